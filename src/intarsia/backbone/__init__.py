@@ -1,0 +1,55 @@
+"""The shared, frozen part: U-ViT, its latent space, presets, official checkpoints, and pre-training on the core set."""
+
+from intarsia.backbone.augment import Augmentation
+from intarsia.backbone.autoencoder import Autoencoder, AutoencoderConfig
+from intarsia.backbone.backbone import Backbone
+from intarsia.backbone.official import as_backbone, drop_label, infer_config, load_official, read_official
+from intarsia.backbone.optimizer import (
+    OPTIMISERS,
+    build_optimisers,
+    optimiser_tensors,
+    restore_optimisers,
+    set_lr,
+    trapezoid,
+)
+from intarsia.backbone.precision import PRECISIONS, MasterParams, fastest_precision, resolve_precision
+from intarsia.backbone.presets import PRESETS, Preset, build
+from intarsia.backbone.pretrain import PretrainSettings, TrainStep, noised, pretrain, pretrain_autoencoder
+from intarsia.backbone.uvit import PLAIN, Adaptation, Plain, UViT, UViTConfig, attention, timestep_embedding
+
+__all__ = [
+    "OPTIMISERS",
+    "PLAIN",
+    "PRECISIONS",
+    "PRESETS",
+    "Adaptation",
+    "Augmentation",
+    "Autoencoder",
+    "AutoencoderConfig",
+    "Backbone",
+    "MasterParams",
+    "Plain",
+    "Preset",
+    "PretrainSettings",
+    "TrainStep",
+    "UViT",
+    "UViTConfig",
+    "as_backbone",
+    "attention",
+    "build",
+    "build_optimisers",
+    "drop_label",
+    "fastest_precision",
+    "infer_config",
+    "load_official",
+    "noised",
+    "optimiser_tensors",
+    "pretrain",
+    "pretrain_autoencoder",
+    "read_official",
+    "resolve_precision",
+    "restore_optimisers",
+    "set_lr",
+    "timestep_embedding",
+    "trapezoid",
+]

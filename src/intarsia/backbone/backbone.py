@@ -1,0 +1,192 @@
+"""The public, frozen part that all compartments of a vault share: network, forward process, latent space, label names."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from intarsia.backbone.autoencoder import Autoencoder, AutoencoderConfig
+from intarsia.backbone.precision import PRECISIONS
+from intarsia.backbone.uvit import PLAIN, Adaptation, UViT, UViTConfig
+from intarsia.diffusion import Schedule, expand, schedule_from, to_x0
+from intarsia.errors import CorruptError, IncompatibleError, SettingsError
+from intarsia.files import canonical_json, digest_of, load_tensors, read_json, save_tensors, tensors_to_bytes, write_json
+
+NETWORK_FILE = "network.safetensors"
+AUTOENCODER_FILE = "autoencoder.safetensors"
+RECORD_FILE = "backbone.json"
+
+
+@dataclass(eq=False)
+class Backbone:
+    """A frozen denoiser and everything needed to use it.
+
+    `network` predicts `prediction` (one of `diffusion.PREDICTIONS`) at timesteps `t * time_scale`. With `autoencoder`, images
+    are `image_shape` and the network works on latents; without, on pixels. `labels` names the rows of the network's label
+    table, the null label excepted. `record` says how it was made.
+
+    Raises:
+        SettingsError: the parts do not fit each other.
+    """
+
+    network: UViT
+    schedule: Schedule
+    prediction: str = "v"
+    time_scale: float = 1000.0
+    labels: tuple[str, ...] = ()
+    autoencoder: Autoencoder | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        config = self.network.config
+        table = len(self.labels) + 1 if self.labels else 0
+        if config.num_classes != table:
+            raise SettingsError(f"{len(self.labels)} labels need a label table of {table} rows, it has {config.num_classes}")
+        latent = (config.channels, config.image_size, config.image_size)
+        if self.autoencoder and self.autoencoder.latent_shape != latent:
+            raise SettingsError(f"the autoencoder makes latents {self.autoencoder.latent_shape}, the network takes {latent}")
+        for module in (self.network, self.autoencoder):
+            if module is not None:
+                module.eval().requires_grad_(False)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        config = self.network.config
+        return config.channels, config.image_size, config.image_size
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that go in and come out."""
+        if self.autoencoder is None:
+            return self.latent_shape
+        return self.autoencoder.config.channels, self.autoencoder.config.image_size, self.autoencoder.config.image_size
+
+    def network_in(self, precision: str) -> UViT:
+        """The network with its parameters in a precision; made once."""
+        if precision not in self._networks:
+            self._networks[precision] = copy.deepcopy(self.network).to(PRECISIONS[precision])
+        return self._networks[precision]
+
+    @cached_property
+    def _networks(self) -> dict[str, UViT]:
+        return {"float32": self.network}
+
+    def x0_hat(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        labels: Tensor | None = None,
+        *,
+        adaptation: Adaptation = PLAIN,
+        precision: str = "float32",
+    ) -> Tensor:
+        """E[x0 | x_t] as the network, changed by `adaptation`, sees it.
+
+        Args:
+            x_t: (B, *latent_shape) float32.
+            t: (B,) in [0, 1].
+            labels: (B,) rows of the label table; null where absent. Ignored by a backbone without labels.
+        Returns:
+            (B, *latent_shape) float32.
+        """
+        network = self.network_in(precision)
+        predicted = network(x_t.to(PRECISIONS[precision]), t * self.time_scale, self._context(labels, x_t), adaptation=adaptation)
+        alpha, sigma = (expand(c(t), x_t) for c in (self.schedule.alpha, self.schedule.sigma))
+        return to_x0(self.prediction, predicted.float(), x_t, alpha, sigma)
+
+    def _context(self, labels: Tensor | None, x_t: Tensor) -> Tensor | None:
+        if not self.labels:
+            return None
+        null = len(self.labels)
+        return torch.full((len(x_t),), null, device=x_t.device) if labels is None else labels
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, *image_shape) in [-1, 1] to latents (B, *latent_shape), in blocks of fixed size."""
+        if tuple(images.shape[1:]) != self.image_shape:
+            raise IncompatibleError(f"images are {tuple(images.shape[1:])}, this backbone takes {self.image_shape}; resize them")
+        if self.autoencoder is None:
+            return images
+        with torch.no_grad():
+            return torch.cat([self.autoencoder.encode(block) for block in images.split(64)])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, *latent_shape) to images (B, *image_shape) in [-1, 1]."""
+        if self.autoencoder is not None:
+            with torch.no_grad():
+                latents = torch.cat([self.autoencoder.decode(block) for block in latents.split(64)])
+        return latents.clamp(-1, 1)
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides what the parameters mean, JSON-able."""
+        return {
+            "network": self.network.config.settings(),
+            "schedule": self.schedule.settings(),
+            "prediction": self.prediction,
+            "time_scale": self.time_scale,
+            "labels": list(self.labels),
+            "autoencoder": self.autoencoder.config.settings() if self.autoencoder else None,
+        }
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """sha256 of the parts that members of a composition must share."""
+        parts = {"network": digest_of(tensors_to_bytes(self.network.state_dict())), "process": self.schedule.fingerprint()}
+        if self.autoencoder is not None:
+            parts["latent_space"] = digest_of(tensors_to_bytes(self.autoencoder.state_dict()))
+        return parts
+
+    @cached_property
+    def digest(self) -> str:
+        """One sha256 over settings and parameters: what a compartment was trained on."""
+        return digest_of(canonical_json(self.settings() | {"digests": self.digests}))
+
+    def save(self, folder: Path) -> None:
+        """Write the backbone into `folder`, its record last."""
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {NETWORK_FILE: save_tensors(folder / NETWORK_FILE, self.network.state_dict())}
+        if self.autoencoder is not None:
+            files[AUTOENCODER_FILE] = save_tensors(folder / AUTOENCODER_FILE, self.autoencoder.state_dict())
+        record = {"format": 1, "settings": self.settings(), "files": files, "digest": self.digest, "record": dict(self.record)}
+        write_json(folder / RECORD_FILE, record)
+
+    @classmethod
+    def load(cls, folder: Path) -> Backbone:
+        """Read what `save` wrote.
+
+        Raises:
+            CorruptError: something is missing or not what the record says.
+        """
+        stored = read_json(folder / RECORD_FILE)
+        try:
+            settings, files = stored["settings"], stored["files"]
+            network = UViT(UViTConfig(**settings["network"]))
+            network.load_state_dict(_float32(load_tensors(folder / NETWORK_FILE, digest=files[NETWORK_FILE])))
+            autoencoder = None
+            if settings["autoencoder"]:
+                shape = settings["autoencoder"] | {"widths": tuple(settings["autoencoder"]["widths"])}
+                autoencoder = Autoencoder(AutoencoderConfig(**shape))
+                tensors = load_tensors(folder / AUTOENCODER_FILE, digest=files[AUTOENCODER_FILE])
+                autoencoder.load_state_dict(_float32(tensors))
+            schedule = schedule_from(settings["schedule"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise CorruptError(f"{folder / RECORD_FILE}: not a backbone's record ({error}); restore the folder") from error
+        return cls(
+            network,
+            schedule,
+            prediction=settings["prediction"],
+            time_scale=settings["time_scale"],
+            labels=tuple(settings["labels"]),
+            autoencoder=autoencoder,
+            record=stored["record"],
+        )
+
+
+def _float32(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.float() for name, tensor in tensors.items()}

@@ -1,0 +1,165 @@
+"""A compartment on disk: one folder that holds all that was learned from one source, and nothing else does.
+
+    adapter_model.safetensors   the adapter; in peft's layout where the kind is LoRA
+    adapter_config.json         peft's configuration, LoRA only
+    router.safetensors          the source's own part of the mixture weights
+    compartment.json            what it was trained on, with, and how; digests of the files above
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from intarsia.backbone.backbone import Backbone
+from intarsia.compartments.adapters import Kind, Lora, adapter_from, adapter_settings
+from intarsia.errors import CorruptError, IncompatibleError
+from intarsia.files import canonical_json, digest_of, load_tensors, read_json, save_tensors, write_json
+
+ADAPTER_FILE = "adapter_model.safetensors"
+PEFT_FILE = "adapter_config.json"
+ROUTER_FILE = "router.safetensors"
+RECORD_FILE = "compartment.json"
+PEFT_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class Compartment:
+    """What was learned from one source: adapter parameters, router parts, and the record of how.
+
+    `sources` names every source it saw. `shares` are the label shares p(y | i). `backbone` maps each part that members of a
+    composition must share to its sha256. `count` is the number of samples, from which the default prior is computed.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    adapter: Kind
+    params: Mapping[str, Tensor]
+    router: Mapping[str, Tensor]
+    router_settings: Mapping[str, Any]
+    classes: tuple[str, ...]
+    count: int
+    manifest_root: str
+    backbone: Mapping[str, str]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+    def check_backbone(self, backbone: Backbone) -> None:
+        """Raises IncompatibleError, naming the part, unless it was trained on this backbone."""
+        for part, digest in backbone.digests.items():
+            found = self.backbone.get(part, "nothing")
+            if found != digest:
+                raise IncompatibleError(
+                    f"compartment '{self.name}' was trained on another {part.replace('_', ' ')} "
+                    f"({found[:12]}… there, {digest[:12]}… here); train it again on this backbone"
+                )
+
+    def save(self, folder: Path) -> None:
+        """Write the folder, its record last: without the record there is no compartment."""
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {ADAPTER_FILE: save_tensors(folder / ADAPTER_FILE, self._stored_params())}
+        files[ROUTER_FILE] = save_tensors(folder / ROUTER_FILE, self.router)
+        if isinstance(self.adapter, Lora):
+            write_json(folder / PEFT_FILE, peft_config(self.adapter))
+            files[PEFT_FILE] = digest_of((folder / PEFT_FILE).read_bytes())
+        write_json(folder / RECORD_FILE, self.record() | {"files": files})
+
+    def _stored_params(self) -> dict[str, Tensor]:
+        if not isinstance(self.adapter, Lora):
+            return dict(self.params)
+        return {f"{PEFT_PREFIX}{name}.weight": p for name, p in self.params.items()}
+
+    def record(self) -> dict[str, Any]:
+        """All of it but the tensors, JSON-able."""
+        return {
+            "format": 1,
+            "name": self.name,
+            "sources": list(self.sources),
+            "adapter": adapter_settings(self.adapter),
+            "router": dict(self.router_settings),
+            "classes": list(self.classes),
+            "count": self.count,
+            "manifest_root": self.manifest_root,
+            "backbone": dict(self.backbone),
+            "training": dict(self.training),
+            "environment": dict(self.environment),
+            "privacy": None,
+        }
+
+    @classmethod
+    def load(cls, folder: Path) -> Compartment:
+        """Read what `save` wrote, checking every digest before a byte is parsed.
+
+        Raises:
+            CorruptError: something is missing, changed or not a compartment.
+        """
+        stored = read_json(folder / RECORD_FILE)
+        try:
+            digests = stored["files"]
+            adapter = adapter_from(stored["adapter"])
+            params = load_tensors(folder / ADAPTER_FILE, digest=digests[ADAPTER_FILE])
+            router = load_tensors(folder / ROUTER_FILE, digest=digests[ROUTER_FILE])
+            if isinstance(adapter, Lora):
+                params = {name.removeprefix(PEFT_PREFIX).removesuffix(".weight"): p for name, p in params.items()}
+            return cls(
+                name=stored["name"],
+                sources=tuple(stored["sources"]),
+                adapter=adapter,
+                params=params,
+                router=router,
+                router_settings=stored["router"],
+                classes=tuple(stored["classes"]),
+                count=stored["count"],
+                manifest_root=stored["manifest_root"],
+                backbone=stored["backbone"],
+                training=stored["training"],
+                environment=stored["environment"],
+            )
+        except (KeyError, TypeError) as error:
+            raise CorruptError(f"{folder / RECORD_FILE}: not a compartment's record ({error}); train it again") from error
+
+    @property
+    def digest(self) -> str:
+        """One sha256 over record and tensors: two compartments with equal digests are the same bytes."""
+        tensors = {f"adapter.{k}": v for k, v in self.params.items()} | {f"router.{k}": v for k, v in self.router.items()}
+        parts = {k: digest_of(v.detach().cpu().contiguous().numpy().tobytes()) for k, v in tensors.items()}
+        return digest_of(canonical_json(self.record() | {"tensors": parts}))
+
+
+def peft_config(lora: Lora) -> dict[str, Any]:
+    """The `adapter_config.json` with which plain peft loads the adapter onto a U-ViT."""
+    return {
+        "base_model_name_or_path": None,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": lora.scale * lora.rank,
+        "lora_dropout": 0.0,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": lora.rank,
+        "target_modules": r"(in_blocks\.\d+|mid_block|out_blocks\.\d+)\.(" + "|".join(t.replace(".", r"\.") for t in lora.targets) + ")",
+        "task_type": None,
+        "use_rslora": False,
+    }
+
+
+def environment(*, precision: str, threads: int) -> dict[str, Any]:
+    """What the bytes of a training run depend on besides its inputs."""
+    return {
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "precision": precision,
+        "threads": threads,
+    }

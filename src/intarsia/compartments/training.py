@@ -1,0 +1,215 @@
+"""Training of compartments: isolated, deterministic to the byte, resumable, sliced (science.md section 4).
+
+A compartment's next parameters are a function of its own samples, the frozen backbone and the step number. Several may train
+side by side: each step runs one block of fixed shape per compartment, so that no product ever has rows of two sources and the
+bytes are those of training alone, whatever the partners. (On a CPU one large product is no faster than the blocks in turn.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from intarsia.backbone.backbone import Backbone
+from intarsia.backbone.optimizer import trapezoid
+from intarsia.backbone.precision import PRECISIONS, resolve_precision
+from intarsia.backbone.pretrain import noised
+from intarsia.compartments.adapters import Adapted, FullCopy, Kind, Lora, adapter_settings
+from intarsia.compartments.draws import Words, draw_noise, draw_rows, sample_keys, slice_of
+from intarsia.errors import CorruptError, SettingsError
+from intarsia.files import load_tensors, save_tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How one compartment is trained. Nothing here depends on how many samples there are.
+
+    `rows` images make a step; `slices` splits the steps evenly; `lr` None takes the adapter kind's own. `threads` None keeps
+    the process's number; the number used is recorded, as the bytes depend on it.
+    """
+
+    adapter: Kind = field(default_factory=Lora)
+    steps: int = 600
+    rows: int = 64
+    lr: float | None = None
+    warmup: int = 20
+    cooldown: float = 0.5
+    ema: float = 0.99
+    label_dropout: float = 0.1
+    slices: int = 1
+    precision: str = "auto"
+    threads: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "rows", "slices"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.steps % self.slices:
+            raise SettingsError(f"{self.steps} steps cannot be split evenly over {self.slices} slices; change one of them")
+        if not 0 <= self.label_dropout < 1 or not 0 <= self.ema < 1 or not 0 < self.cooldown <= 1:
+            raise SettingsError("label_dropout and ema must lie in [0, 1), cooldown in (0, 1]")
+
+    def settings(self) -> dict[str, Any]:
+        return asdict(self) | {"adapter": adapter_settings(self.adapter)}
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """One finished step of one compartment; `loss` is None when no sample's slice was open yet."""
+
+    name: str
+    step: int
+    steps: int
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """What one source gives its compartment: latents (N, *latent_shape) with ids and labels in the same order."""
+
+    name: str
+    latents: Tensor
+    ids: Sequence[str]
+    labels: Sequence[str | None]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(sorted({label for label in self.labels if label is not None}))
+
+
+@contextlib.contextmanager
+def deterministic(threads: int | None = None) -> Iterator[int]:
+    """Only deterministic kernels and a fixed number of threads; yields that number and restores both afterwards."""
+    before, was = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=False)
+    torch.set_num_threads(threads or before)
+    try:
+        yield threads or before
+    finally:
+        torch.use_deterministic_algorithms(was)
+        torch.set_num_threads(before)
+
+
+class Trainee:
+    """One compartment in training: parameters, their average, Adam's moments and the number of steps done."""
+
+    def __init__(self, backbone: Backbone, data: TrainData, settings: TrainSettings, folder: Path | None = None):
+        self.backbone, self.data, self.settings, self.folder = backbone, data, settings, folder
+        self.dtype = PRECISIONS[resolve_precision(settings.precision)]
+        self.network = backbone.network_in(resolve_precision(settings.precision))
+        self.params = settings.adapter.initial(backbone.network, classes=len(data.classes), seed=settings.seed)
+        self.average = {name: p.clone() for name, p in self.params.items()}
+        self._optimiser = torch.optim.Adam(list(self.params.values()), lr=settings.lr or settings.adapter.default_lr)
+        self.done = 0
+        self._pools = [self._pool(part) for part in range(settings.slices)]
+
+    def _pool(self, part: int) -> tuple[list[int], Words]:
+        """Places and keys of the samples that are open in slice `part`: those of this slice and all before it."""
+        open_ = [k for k, sample in enumerate(self.data.ids) if slice_of(sample, self.settings.slices) <= part]
+        return open_, sample_keys([self.data.ids[k] for k in open_], self.settings.seed)
+
+    def step(self) -> TrainStep:
+        """One Adam step on the rows drawn for it; checkpoints at the end of each slice."""
+        settings = self.settings
+        places, keys = self._pools[self.done * settings.slices // settings.steps]
+        loss = self._update(places, keys) if places else None
+        self.done += 1
+        if self.done % (settings.steps // settings.slices) == 0:
+            self.save(f"slice-{self.done * settings.slices // settings.steps}")
+        return TrainStep(self.data.name, self.done, settings.steps, loss)
+
+    def _update(self, places: list[int], keys: Words) -> float:
+        settings, number = self.settings, self.done
+        chosen = [places[k] for k in draw_rows(keys, number, settings.rows)]
+        draws = draw_noise([self.data.ids[k] for k in chosen], settings.seed, number, self.data.latents.shape[1:])
+        x_t, wanted = noised(self.data.latents[chosen], draws.t, draws.eps, self.backbone.schedule, self.backbone.prediction)
+        labels = [None if draws.coin[j] < settings.label_dropout else self.data.labels[k] for j, k in enumerate(chosen)]
+        working = {name: p.to(self.dtype).requires_grad_() for name, p in self.params.items()}
+        predicted = self._forward(working, x_t, draws.t, labels)
+        loss = (predicted.float() - wanted).square().mean()
+        gradients = torch.autograd.grad(loss, list(working.values()), allow_unused=True, materialize_grads=True)
+        for p, gradient in zip(self.params.values(), gradients, strict=True):
+            p.grad = gradient.float()
+        lr = settings.lr or settings.adapter.default_lr
+        factor = trapezoid(number, settings.steps, warmup=settings.warmup, cooldown=settings.cooldown)
+        self._optimiser.param_groups[0]["lr"] = lr * factor
+        self._optimiser.step()
+        decay = min(settings.ema, (1 + number) / (10 + number))
+        torch._foreach_lerp_(list(self.average.values()), list(self.params.values()), 1 - decay)
+        return loss.item()
+
+    def _forward(self, params: dict[str, Tensor], x_t: Tensor, t: Tensor, labels: Sequence[str | None]) -> Tensor:
+        adapter, backbone = self.settings.adapter, self.backbone
+        arguments = (x_t.to(self.dtype), t * backbone.time_scale, label_rows(backbone.labels, labels))
+        if isinstance(adapter, FullCopy):
+            return torch.func.functional_call(self.network, params, arguments)
+        pieces = adapter.pieces(self.network, params, label_rows(self.data.classes, labels))
+        return self.network(*arguments, adaptation=Adapted([(pieces, len(x_t))]))
+
+    def save(self, name: str = "state") -> None:
+        """Write all that the next step depends on."""
+        if self.folder is None:
+            return
+        tensors = {f"params.{key}": p for key, p in self.params.items()} | {"done": torch.tensor(self.done)}
+        tensors |= {f"average.{key}": p for key, p in self.average.items()}
+        for key, state in zip(self.params, self._optimiser.state_dict()["state"].values(), strict=False):
+            tensors |= {f"adam.{key}.{moment}": torch.as_tensor(value) for moment, value in state.items()}
+        save_tensors(self.folder / f"{name}.safetensors", tensors)
+
+    def restore(self, name: str = "state", *, digest: str | None = None) -> bool:
+        """Go on from a checkpoint, if it is there.
+
+        Raises:
+            CorruptError: it is not a checkpoint of this compartment.
+        """
+        path = None if self.folder is None else self.folder / f"{name}.safetensors"
+        if path is None or not path.exists():
+            return False
+        tensors = load_tensors(path, digest=digest)
+        state: dict[int, dict[str, Tensor]] = {}
+        try:
+            for index, key in enumerate(self.params):
+                self.params[key].copy_(tensors[f"params.{key}"])
+                self.average[key].copy_(tensors[f"average.{key}"])
+                moments = {m: tensors[f"adam.{key}.{m}"] for m in ("step", "exp_avg", "exp_avg_sq") if f"adam.{key}.{m}" in tensors}
+                state |= {index: moments} if moments else {}
+            self.done = int(tensors["done"])
+        except (KeyError, RuntimeError) as error:
+            raise CorruptError(f"{path}: not a checkpoint of this compartment ({error}); remove it to train afresh") from error
+        self._optimiser.load_state_dict(self._optimiser.state_dict() | {"state": state})
+        return True
+
+
+def label_rows(names: Sequence[str], labels: Sequence[str | None]) -> Tensor | None:
+    """Rows of a table with one row per name and a last one for "none" (also for names it lacks); None for an empty table."""
+    if not names:
+        return None
+    place = {name: row for row, name in enumerate(names)}
+    return torch.tensor([place.get(label, len(names)) if label is not None else len(names) for label in labels])
+
+
+def train(trainees: Sequence[Trainee], *, save_every: int = 100) -> Iterator[TrainStep]:
+    """Train to the end, one step of each in turn, from wherever each stands.
+
+    The bytes that come out do not depend on who trains beside whom, nor on interruptions. Checkpoints ("state") are written
+    every `save_every` steps into each trainee's folder, if it has one.
+    """
+    threads = {trainee.settings.threads for trainee in trainees}
+    if len(threads) > 1:
+        raise SettingsError(f"compartments that train together must use one number of threads, found {sorted(map(str, threads))}")
+    waiting = [trainee for trainee in trainees if trainee.done < trainee.settings.steps]
+    while waiting:
+        for trainee in waiting:
+            with deterministic(trainee.settings.threads):
+                step = trainee.step()
+                if trainee.done % save_every == 0 or trainee.done == trainee.settings.steps:
+                    trainee.save()
+            yield step
+        waiting = [trainee for trainee in waiting if trainee.done < trainee.settings.steps]

@@ -1,0 +1,169 @@
+"""What a source holds, without its pixels: one record per image, and one digest over all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from intarsia.data.images import Pixels
+from intarsia.errors import CorruptError, InputError, UnknownName
+
+_ID = re.compile(r"[0-9a-f]{64}")
+_SHORTEST_PREFIX = 4
+
+
+def sample_id(pixels: Pixels) -> str:
+    """sha256 hex of one decoded image uint8 (H, W, C): its shape, then its bytes.
+
+    The same picture saved twice, in two formats or under two names has one id.
+    """
+    shape = "x".join(str(side) for side in pixels.shape)
+    return hashlib.sha256(f"{shape}\n".encode() + pixels.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a source: `id` of its pixels, where it came from, its caption and its class."""
+
+    id: str
+    file_name: str
+    text: str | None = None
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not _ID.fullmatch(self.id):
+            raise InputError(f"sample id {self.id!r} is not a sha256 digest (64 lower-case hex digits)")
+        if not isinstance(self.file_name, str) or not self.file_name:
+            raise InputError(f"sample {self.id[:12]} has the file name {self.file_name!r}; expected some text")
+        for field in ("text", "label"):
+            value = getattr(self, field)
+            if value is not None and not isinstance(value, str):
+                raise InputError(f"{self.file_name}: {field} is {value!r}; expected text or nothing")
+        try:
+            self.canonical()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"{self.file_name!r}: its name, caption or label is not valid Unicode; write it in UTF-8"
+            ) from None
+
+    def canonical(self) -> bytes:
+        """The bytes that stand for this record in the Merkle root: JSON with sorted keys, no spaces, UTF-8."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The samples of a source, ordered by id, each id once.
+
+    Raises:
+        InputError: two samples have the same id, that is, the same pixels.
+    """
+
+    samples: tuple[Sample, ...]
+
+    def __post_init__(self) -> None:
+        ordered = tuple(sorted(self.samples, key=lambda sample: sample.id))
+        twice = [id for id, count in Counter(sample.id for sample in ordered).items() if count > 1]
+        if twice:
+            names = [sample.file_name for sample in ordered if sample.id == twice[0]]
+            raise InputError(
+                f"{len(twice)} picture{'s are' if len(twice) > 1 else ' is'} listed more than once "
+                f"(first: {', '.join(names)}); keep one of each"
+            )
+        object.__setattr__(self, "samples", ordered)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Sample ids in manifest order."""
+        return tuple(sample.id for sample in self.samples)
+
+    @cached_property
+    def root(self) -> str:
+        """Merkle tree hash of the canonical samples (RFC 6962 section 2.1), hex."""
+        return merkle_root([sample.canonical() for sample in self.samples]).hex()
+
+    def find(self, prefix: str) -> Sample:
+        """The one sample whose id starts with `prefix` (at least four hex digits).
+
+        Raises:
+            InputError: the prefix is too short, or several samples match.
+            UnknownName: none matches.
+        """
+        if len(prefix) < _SHORTEST_PREFIX:
+            raise InputError(f"sample id prefix '{prefix}' is too short; give at least {_SHORTEST_PREFIX} digits")
+        matches = [sample for sample in self.samples if sample.id.startswith(prefix)]
+        if not matches:
+            raise UnknownName("sample", prefix, [id[:12] for id in self.ids])
+        if len(matches) > 1:
+            shown = ", ".join(sample.id[: len(prefix) + 4] for sample in matches[:5])
+            raise InputError(f"sample id prefix '{prefix}' fits {len(matches)} samples ({shown}); give more digits")
+        return matches[0]
+
+    def without(self, ids: Collection[str]) -> Manifest:
+        """The manifest as if the samples with these ids had never been in it.
+
+        Raises:
+            UnknownName: an id is not in the manifest.
+        """
+        gone = frozenset(ids)
+        for id in sorted(gone.difference(self.ids)):
+            raise UnknownName("sample", id, [known[:12] for known in self.ids])
+        return Manifest(tuple(sample for sample in self.samples if sample.id not in gone))
+
+    def to_json(self) -> str:
+        """One JSON document that `from_json` reads back; carries the root, so damage is noticed."""
+        return json.dumps(
+            {"root": self.root, "samples": [asdict(sample) for sample in self.samples]},
+            ensure_ascii=False,
+            indent=1,
+            sort_keys=True,
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Manifest:
+        """Read what `to_json` wrote.
+
+        Raises:
+            CorruptError: the text is no such document, or does not hash to the root that it states.
+        """
+        try:
+            document = json.loads(text)
+            manifest = cls(tuple(_sample(record) for record in document["samples"]))
+            stated = document["root"]
+        except (ValueError, KeyError, TypeError, RecursionError, InputError) as error:
+            raise CorruptError(f"the manifest cannot be read ({error}); restore it from a copy") from error
+        if stated != manifest.root:
+            raise CorruptError(f"the manifest hashes to {manifest.root}, but states {stated}; restore it from a copy")
+        return manifest
+
+
+def _sample(record: Any) -> Sample:
+    unknown = set(record) - {"id", "file_name", "text", "label"}
+    if unknown:
+        raise InputError(f"unknown field {min(unknown)!r}")
+    return Sample(record["id"], record["file_name"], record.get("text"), record.get("label"))
+
+
+# RFC 6962, section 2.1: MTH({}) = H(), MTH({d}) = H(00 || d), MTH(D) = H(01 || MTH(D[:k]) || MTH(D[k:])),
+# k the largest power of two smaller than n. Hashing level by level and carrying an odd last node up is the same tree.
+def merkle_root(leaves: list[bytes]) -> bytes:
+    """Merkle tree hash (32 bytes) of the leaves in their order."""
+    if not leaves:
+        return hashlib.sha256(b"").digest()
+    level = [hashlib.sha256(b"\x00" + leaf).digest() for leaf in leaves]
+    while len(level) > 1:
+        paired = [hashlib.sha256(b"\x01" + a + b).digest() for a, b in zip(level[::2], level[1::2], strict=False)]
+        level = paired + ([level[-1]] if len(level) % 2 else [])
+    return level[0]

@@ -1,0 +1,8 @@
+"""Reading what an owner hands in: a folder of images, a Parquet table or a WebDataset tar, all or nothing."""
+
+from __future__ import annotations
+
+from intarsia.data.readers.entries import Columns
+from intarsia.data.readers.ingest import read_source
+
+__all__ = ["Columns", "read_source"]

@@ -1,0 +1,115 @@
+"""`read_source`: find the entries, decode them all, report every problem together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import fsspec
+import numpy as np
+from fsspec import AbstractFileSystem
+
+from intarsia.data.images import (
+    DEFAULT_LIMITS,
+    SUFFIXES,
+    ImageLimits,
+    Pixels,
+    Resize,
+    check_pixel_settings,
+    decode,
+)
+from intarsia.data.licence import check_licence
+from intarsia.data.manifest import Manifest, Sample, sample_id
+from intarsia.data.readers.entries import Columns, Entry, Found, Problem
+from intarsia.data.readers.folder import find_in_folder
+from intarsia.data.readers.parquet import find_in_parquet
+from intarsia.data.readers.webdataset import find_in_tar
+from intarsia.data.source import Source, check_name
+from intarsia.errors import IngestError, InputError
+
+_TABLES = (".parquet", ".pq")
+_TARS = (".tar",)
+
+
+def read_source(
+    path: str | Path,
+    *,
+    name: str,
+    owner: str,
+    licence: str,
+    size: int,
+    channels: int = 3,
+    attribution: str = "",
+    resize: Resize = "error",
+    columns: Columns | None = None,
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> Source:
+    """Read a folder of images, a Parquet file or a WebDataset tar into a `Source`; `path` may be an fsspec address.
+
+    A folder describes its images by `metadata.jsonl` (one JSON object per line: `file_name`, `text`, `label`), by
+    `.txt` sidecars (captions), by class sub-folders (labels), or not at all; a table by its columns; a tar by members
+    of one key with the endings `.txt`, `.cls` and `.json`. Captions and labels are optional. Settings as in `decode`.
+
+    Raises:
+        IngestError: rows and files do not match, or images are unreadable, duplicate or of another size; every such
+            file is listed.
+        InputError: nothing is at `path`, nothing is in it, or the name, owner or licence is not valid.
+        MissingExtra: the reader of this format is not installed.
+        SettingsError: `size`, `channels` or `resize` makes no sense.
+    """
+    check_name(name)
+    check_licence(licence)
+    check_pixel_settings(size=size, channels=channels, resize=resize)
+    found = _find(str(path), columns or Columns(), limits)
+    if not found.entries and not found.problems:
+        raise InputError(f"{path} holds no images; expected at least one PNG, JPEG or WEBP image")
+    decoded, problems = _decode_all(found.entries, size=size, channels=channels, resize=resize, limits=limits)
+    problems = sorted(problems + found.problems)
+    if problems:
+        raise IngestError(str(path), [str(problem) for problem in problems])
+    decoded.sort(key=lambda pair: pair[0].id)
+    images = np.stack([image for _, image in decoded])
+    return Source(name, owner, licence, attribution, Manifest(tuple(sample for sample, _ in decoded)), images)
+
+
+def _find(path: str, columns: Columns, limits: ImageLimits) -> Found:
+    fs, root = _resolve(path)
+    if fs.isdir(root):
+        return find_in_folder(fs, root, columns, limits)
+    if not fs.isfile(root):
+        raise InputError(f"{path} does not exist; expected a folder of images, a .parquet table or a .tar archive")
+    if root.lower().endswith(_TABLES):
+        return find_in_parquet(fs, root, columns)
+    if root.lower().endswith(_TARS):
+        return find_in_tar(fs, root, columns, limits)
+    hint = "; give its folder" if root.lower().endswith(SUFFIXES) else ""
+    raise InputError(f"{path} is a single file; expected a folder of images, a .parquet table or a .tar archive{hint}")
+
+
+def _resolve(path: str) -> tuple[AbstractFileSystem, str]:
+    try:
+        fs, root = fsspec.core.url_to_fs(os.path.expanduser(path))
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{path} cannot be opened ({error}); use a local path or an address fsspec knows") from error
+    return fs, str(root)
+
+
+def _decode_all(
+    entries: list[Entry], *, size: int, channels: int, resize: Resize, limits: ImageLimits
+) -> tuple[list[tuple[Sample, Pixels]], list[Problem]]:
+    decoded: list[tuple[Sample, Pixels]] = []
+    problems: list[Problem] = []
+    first: dict[str, str] = {}
+    for entry in entries:
+        try:
+            image = decode(entry.load(), size=size, channels=channels, limits=limits, resize=resize)
+            sample = Sample(sample_id(image), entry.file_name, entry.text, entry.label)
+        except (InputError, OSError) as error:
+            problems.append(Problem(entry.file_name, str(error)))
+            continue
+        earlier = first.setdefault(sample.id, entry.file_name)
+        if earlier != entry.file_name:
+            problems.append(Problem(entry.file_name, f"the same picture as {earlier}; keep one of them"))
+            continue
+        decoded.append((sample, image))
+    return decoded, problems

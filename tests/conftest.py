@@ -1,0 +1,68 @@
+"""What every test relies on: one thread, fresh seeds, no network."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import random
+import sys
+from collections.abc import Iterator
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+# For the processes that tests start; this one has torch loaded already and is told below.
+os.environ.update(HF_HUB_OFFLINE="1", MPLBACKEND="Agg", OMP_NUM_THREADS="1")
+
+hypothesis.settings.register_profile("steady", database=None, deadline=None, derandomize=True)
+hypothesis.settings.load_profile("steady")
+
+# Position of the address or host among the arguments of each audit event that reaches out.
+_OUTWARD = {
+    "socket.connect": 1,
+    "socket.getaddrinfo": 0,
+    "socket.gethostbyname": 0,
+    "socket.sendmsg": 1,
+    "socket.sendto": 1,
+}
+
+
+def _is_local(address: object) -> bool:
+    """Whether a socket address or host name stays on this machine (loopback, a Unix socket, none at all)."""
+    host = address[0] if isinstance(address, tuple) else None
+    if isinstance(host, bytes):
+        host = host.decode()
+    if not isinstance(host, str) or host in ("", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refuse_network(event: str, arguments: tuple[object, ...]) -> None:
+    """An audit hook sees every socket of this process, however deep the library that opens it."""
+    if event not in _OUTWARD:
+        return
+    target = arguments[_OUTWARD[event]]
+    address = (target,) if isinstance(target, str | bytes) and event.startswith("socket.get") else target
+    if not _is_local(address):
+        raise RuntimeError(f"a test reached for the network: {event} {target!r}; it may only use loopback addresses")
+
+
+sys.addaudithook(_refuse_network)
+
+
+@pytest.fixture(autouse=True)
+def _steady_state() -> Iterator[None]:
+    """Start every test from the same seeds and one thread, and leave torch's global switches as they were."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    dtype, deterministic = torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_default_dtype(dtype)
+    torch.use_deterministic_algorithms(deterministic)
