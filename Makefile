@@ -79,11 +79,11 @@ $(BIN)/python:
 	@$(PYTHON) -m venv "$(VENV)" || { rm -rf "$(VENV)"; exit 1; }
 
 $(DEMO): $(PINS) | $(BIN)/python
-	@echo "Installing intarsia for the demo into $(VENV) (about 1.4 GB, most of it torch; a minute or two) ..."
+	@echo "Installing intarsia for the demo into $(VENV) (about 1.5 GB; a minute or two) ..."
 	@$(INSTALL) --editable '.[experiments]'
 	@touch $@
 
 $(DEV): $(PINS) | $(BIN)/python
-	@echo "Installing intarsia and the tools of its checks into $(VENV) (about 1.8 GB, most of it torch; two minutes or so) ..."
+	@echo "Installing intarsia and the tools of its checks into $(VENV) (about 1.9 GB; two minutes or so) ..."
 	@$(INSTALL) --editable '.[dev]'
 	@touch $(DEMO) $@

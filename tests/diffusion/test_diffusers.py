@@ -96,7 +96,7 @@ def test_ddim(eta: float, spacing: str, betas: str, prediction: str) -> None:
     assert_same(ours, reference)
 
 
-@pytest.mark.parametrize("steps", [10, 100, 1000])
+@pytest.mark.parametrize("steps", [10, 50, 250])
 @pytest.mark.parametrize("betas", SCHEDULES)
 @pytest.mark.parametrize("prediction", KINDS)
 def test_ddpm(monkeypatch: pytest.MonkeyPatch, steps: int, betas: str, prediction: str) -> None:
@@ -110,12 +110,13 @@ def test_ddpm(monkeypatch: pytest.MonkeyPatch, steps: int, betas: str, predictio
     assert_same(ours, reference)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # theirs, torch tensors to numpy
 @pytest.mark.parametrize("steps", [2, 10, 40])  # theirs treats fewer than 15 steps apart
 @pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])
 @pytest.mark.parametrize("betas", SCHEDULES)
 @pytest.mark.parametrize("prediction", KINDS)
 def test_dpmpp_2m(steps: int, spacing: str, betas: str, prediction: str) -> None:
-    """Comparable where theirs ends at sigma = 0, which is what makes its last step first order at any number of steps."""
+    """Comparable where theirs ends at sigma = 0, which makes its last step first order at any number of steps."""
     options = {
         "algorithm_type": "dpmsolver++",
         "solver_order": 2,

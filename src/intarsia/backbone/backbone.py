@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from intarsia.backbone.autoencoder import Autoencoder, AutoencoderConfig
 from intarsia.backbone.precision import PRECISIONS
@@ -86,6 +87,7 @@ class Backbone:
         *,
         adaptation: Adaptation = PLAIN,
         precision: str = "float32",
+        changed: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """E[x0 | x_t] as the network, changed by `adaptation`, sees it.
 
@@ -93,11 +95,16 @@ class Backbone:
             x_t: (B, *latent_shape) float32.
             t: (B,) in [0, 1].
             labels: (B,) rows of the label table; null where absent. Ignored by a backbone without labels.
+            changed: parameters to use in place of the network's own, by name, in the same precision.
         Returns:
             (B, *latent_shape) float32.
         """
         network = self.network_in(precision)
-        predicted = network(x_t.to(PRECISIONS[precision]), t * self.time_scale, self._context(labels, x_t), adaptation=adaptation)
+        arguments = (x_t.to(PRECISIONS[precision]), t * self.time_scale, self._context(labels, x_t))
+        if changed is None:
+            predicted = network(*arguments, adaptation=adaptation)
+        else:
+            predicted = functional_call(network, dict(changed), arguments, {"adaptation": adaptation})
         alpha, sigma = (expand(c(t), x_t) for c in (self.schedule.alpha, self.schedule.sigma))
         return to_x0(self.prediction, predicted.float(), x_t, alpha, sigma)
 

@@ -1,7 +1,8 @@
 """Checkpoints of the official U-ViT repository (baofff/U-ViT), and how one of them becomes a backbone.
 
-A checkpoint (`nnet.pth`, `nnet_ema.pth`, or a published one) is the plain state dict of a network. Its shapes tell almost all
-of the configuration; what they cannot tell (heads, forward process, how many text tokens) is data here and can be overridden.
+A checkpoint (`nnet.pth`, `nnet_ema.pth`, or a published one) is the plain state dict of a network. Its shapes tell
+almost all of the configuration; what they cannot tell (heads, forward process, how many text tokens) is data here and
+can be overridden.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import struct
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,9 +30,9 @@ from intarsia.files import digest_of, load_tensors
 SD_BETAS = VPLinear(beta_start=0.00085, beta_end=0.012, scaled=True)
 
 
-# log alpha_bar(t) = -(beta_min t + (beta_max - beta_min) t^2 / 2) (Song et al. 2021, eq. 33). VPLinear tends to it as its
-# steps grow: with beta taken at the middle of each of 100,000 steps, log alpha_bar is right to 1e-4 of itself at every t.
-# DDPM's own 1,000 betas would be 9 % off at t = 0.001, where the network was trained too.
+# log alpha_bar(t) = -(beta_min t + (beta_max - beta_min) t^2 / 2) (Song et al. 2021, eq. 33). VPLinear tends to it as
+# its steps grow: with beta taken in the middle of each of 100,000 steps, log alpha_bar is right to 1e-4 of itself at
+# every t. DDPM's own 1,000 betas would be 9 % off at t = 0.001, where the network was trained too.
 def vp_sde(beta_min: float = 0.1, beta_max: float = 20.0, steps: int = 100_000) -> VPLinear:
     """The variance-preserving SDE that the official networks with continuous times were trained on."""
     edge = (beta_max - beta_min) / (2 * steps)
@@ -48,6 +51,21 @@ class Process:
 # one of 1,000 steps (step n is t = n / 1000).
 PROCESSES: Mapping[str, Process] = MappingProxyType(
     {"continuous": Process(vp_sde(), 999.0), "discrete": Process(SD_BETAS, 1000.0)}
+)
+
+# What torch.load was seen to raise on damaged bytes.
+UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
 )
 
 PREDICTION = "eps"  # of every official checkpoint
@@ -77,13 +95,14 @@ def load_official(
 ) -> UViT:
     """The network of an official state dict, in evaluation mode, float32, with its configuration inferred.
 
-    The result is `model(x, timesteps, context=None)`: x (B, C, S, S), timesteps (B,) on the scale the network was trained on
-    (0..999), context labels (B,) or text states (B, tokens, dim); the tokens run label or nothing, time, text or nothing,
-    patches, as in the official model, whose outputs it gives. The tensors are copied.
+    The result is `model(x, timesteps, context=None)`: x (B, C, S, S), timesteps (B,) on the scale the network was
+    trained on (0..999), context labels (B,) or text states (B, tokens, dim). Tokens run in the official order, label
+    (if any), time, text (if any), patches, and the outputs are the official ones. The tensors are copied.
 
     Args:
         heads: attention heads; needed for a width that no official checkpoint has.
-        context_tokens: text tokens, used only where the network takes text: shapes give only the sum of these and patches.
+        context_tokens: text tokens, used only where the network takes text: the shapes give just their sum with the
+            patches.
     Raises:
         SettingsError: `heads` is needed, or one of the arguments does not fit the shapes.
         IncompatibleError: this is no U-ViT's state dict; missing, unexpected and misshapen tensors are listed.
@@ -120,10 +139,10 @@ def infer_config(
 
 
 def drop_label(network: UViT) -> UViT:
-    """The unconditional network inside a class-conditional one: a copy without the label token (arXiv 2308.01937, fig. 3).
+    """A copy of a class-conditional network without its label token, as the paper uses it (arXiv 2308.01937, fig. 3).
 
-    The label table goes, and with it the position of its token, which is the first row of `pos_embed`; the time token and the
-    patches keep theirs. No other parameter changes. Every label is forgotten: nothing stands in for the null label.
+    The label table goes, and with it the position of its token, which is the first row of `pos_embed`; the time token
+    and the patches keep theirs. No other parameter changes, and nothing stands in for the null label.
 
     Raises:
         SettingsError: the network has no label token.
@@ -136,10 +155,11 @@ def drop_label(network: UViT) -> UViT:
 
 
 def as_backbone(network: UViT, *, process: str | None = None, record: Mapping[str, Any] | None = None) -> Backbone:
-    """A backbone without labels from an official network, with the forward process of its training; it shares no tensors.
+    """A backbone without labels from an official network, with the forward process of its training; tensors are copied.
 
-    A class-conditional network loses its label token (see `drop_label`). One trained on latents of Stable Diffusion's
-    autoencoder becomes a backbone of those latents: encode and decode outside (scale factor 0.18215 on ImageNet).
+    A class-conditional network loses its label token and that token's position (see `drop_label`). One trained on
+    latents of Stable Diffusion's autoencoder becomes a backbone of those latents, encoded and decoded outside (scale
+    factor 0.18215 on ImageNet).
 
     Args:
         process: a key of `PROCESSES`; by default that of the official checkpoints of this width.
@@ -152,8 +172,8 @@ def as_backbone(network: UViT, *, process: str | None = None, record: Mapping[st
     config = network.config
     if config.context_tokens:
         raise IncompatibleError(
-            f"this U-ViT takes text states ({config.context_tokens}, {config.context_dim}), a backbone takes labels or nothing; "
-            "use an unconditional or a class-conditional checkpoint"
+            f"this U-ViT takes text states ({config.context_tokens}, {config.context_dim}), a backbone takes labels or "
+            "nothing; use an unconditional or a class-conditional checkpoint"
         )
     chosen = process or _official(config.dim, "process").process
     if chosen not in PROCESSES:
@@ -166,8 +186,8 @@ def as_backbone(network: UViT, *, process: str | None = None, record: Mapping[st
 def read_official(path: Path, *, digest: str | None = None) -> dict[str, Tensor]:
     """The tensors in a checkpoint file, `.safetensors` or the repository's own `.pth`.
 
-    A `.pth` file is a pickle. It is read only if its sha256 is known beforehand, and then only its tensors: nothing in it is
-    executed. Convert it once (`Backbone.save` writes safetensors) and keep that.
+    A `.pth` file is a pickle. It is read only if its sha256 is known beforehand, and then only its tensors: nothing in
+    it is executed. Convert it once (`Backbone.save` writes safetensors) and keep that.
 
     Args:
         digest: the file's sha256 in hex; required for `.pth`.
@@ -188,14 +208,15 @@ def _read_pickle(path: Path, digest: str | None) -> dict[str, Tensor]:
     found = digest_of(data)
     if digest is None:
         raise SettingsError(
-            f"{path} is a pickle, which is read only if its sha256 is known; compare {found} with what its publisher says "
-            "and pass it as digest"
+            f"{path} is a pickle, which is read only if its sha256 is known; compare {found} with what its publisher "
+            "says and pass it as digest"
         )
     if found != digest:
         raise CorruptError(f"{path}: sha256 is {found[:16]}…, expected {digest[:16]}…; fetch the file again")
     try:
-        value = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        with warnings.catch_warnings(action="ignore"):  # remarks on the pickle's age, beside the point
+            value = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
         reason = str(error).split("\n", 1)[0]
         raise CorruptError(f"{path}: not a whole file of tensors ({reason}); fetch it again") from error
     if not isinstance(value, dict):
@@ -205,7 +226,7 @@ def _read_pickle(path: Path, digest: str | None) -> dict[str, Tensor]:
 
 def _network(config: UViTConfig, tensors: Mapping[str, Tensor]) -> UViT:
     """A network that owns `tensors`, with every name and shape checked."""
-    # On the meta device nothing is drawn or allocated only to be overwritten: the largest network has 2 GB of parameters.
+    # On the meta device nothing is drawn or allocated only to be overwritten: the largest network takes 2 GB.
     with torch.device("meta"):
         network = UViT(config)
     wanted = {name: tuple(p.shape) for name, p in network.state_dict().items()}
@@ -234,10 +255,10 @@ def _clones(network: UViT) -> dict[str, Tensor]:
 
 def _as_float32(name: str, value: object) -> Tensor:
     if isinstance(value, Mapping):
-        raise IncompatibleError(f"'{name}' holds a dictionary, expected a tensor; pass the state dict inside, not its wrapper")
+        raise IncompatibleError(f"'{name}' holds a dictionary, expected a tensor; pass the state dict inside it")
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise IncompatibleError(f"'{name}' is of type {kind}, expected a tensor of floats; give the state dict of a U-ViT")
+        raise IncompatibleError(f"'{name}' is of type {kind}, expected a tensor of floats; pass a U-ViT's state dict")
     return value.detach().to(device="cpu", dtype=torch.float32, copy=True).contiguous()
 
 
@@ -249,15 +270,17 @@ def _shape(state_dict: Mapping[str, Tensor], name: str, dimensions: int) -> tupl
         )
     shape = tuple(state_dict[name].shape)
     if len(shape) != dimensions:
-        raise IncompatibleError(f"'{name}' has shape {shape}, expected {dimensions} dimensions; give a U-ViT's state dict")
+        raise IncompatibleError(
+            f"'{name}' has shape {shape}, expected {dimensions} dimensions; pass the state dict of a U-ViT"
+        )
     return shape
 
 
 def _official(dim: int, what: str) -> Width:
     if dim not in WIDTHS:
         raise SettingsError(
-            f"{what} cannot be seen in the shapes, and width {dim} is not an official one ({', '.join(map(str, WIDTHS))}); "
-            f"pass {what}="
+            f"{what} cannot be seen in the shapes, and width {dim} is not an official one "
+            f"({', '.join(map(str, WIDTHS))}); pass {what}="
         )
     return WIDTHS[dim]
 
@@ -267,8 +290,8 @@ def _side(tokens: int, extras: int) -> int:
     side = math.isqrt(max(0, tokens - extras))
     if side == 0 or side**2 + extras != tokens:
         raise SettingsError(
-            f"{tokens} positions less {extras} for time, label and text leave {tokens - extras} patches, expected a square; "
-            "if the network takes text, pass its number of tokens as context_tokens"
+            f"{tokens} positions less {extras} for time, label and text leave {tokens - extras} patches, expected a "
+            "square; if the network takes text, pass its number of tokens as context_tokens"
         )
     return side
 

@@ -35,12 +35,15 @@ class Preset:
 
     def __post_init__(self) -> None:
         if self.network.num_classes:
-            raise SettingsError(f"num_classes is {self.network.num_classes}; leave it at 0, the labels of a build decide it")
+            raise SettingsError(
+                f"num_classes is {self.network.num_classes}, expected 0: the labels of a build decide it"
+            )
         if self.prediction not in PREDICTIONS:
             raise UnknownName("prediction", self.prediction, PREDICTIONS)
         taken = (self.network.channels, self.network.image_size, self.network.image_size)
         if self.autoencoder and self.autoencoder.latent_shape != taken:
-            raise SettingsError(f"the autoencoder makes latents {self.autoencoder.latent_shape}, the network takes {taken}")
+            made = self.autoencoder.latent_shape
+            raise SettingsError(f"the autoencoder makes latents {made}, the network takes {taken}; make them equal")
 
 
 def _ours(network: UViTConfig, note: str, autoencoder: AutoencoderConfig | None = None) -> Preset:

@@ -7,7 +7,7 @@ inside the forward of a U-ViT. Nothing is ever written into the backbone: pieces
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -25,13 +25,21 @@ Params = Mapping[str, Tensor]
 class Pieces:
     """What one compartment adds inside the forward, by module or block name.
 
-    `low_rank`: A (r, in) and B (out, r), the scale folded into B. `prefix`: keys and values (rows or 1, H, P, d) put before a
-    block's own. `branch`: down (r, D), up (D, r) and bias (D,) beside a block's feed-forward.
+    `low_rank`: A (r, in) and B (out, r), the scale folded into B. `prefix`: keys and values (S, H, P, d) put before a block's
+    own, S being 1 or the number of sets to choose from. `branch`: down (r, D), up (D, r), bias (D,) beside a feed-forward.
     """
 
     low_rank: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     prefix: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     branch: Mapping[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+
+    def of_rows(self, rows: Tensor | None) -> Pieces:
+        """The pieces for a batch in which image b uses the prefix set `rows[b]`; rows is ignored where there is one set."""
+        if all(len(keys) == 1 for keys, _ in self.prefix.values()):
+            return self
+        if rows is None:
+            raise SettingsError("prompts per class need the class of each image; this compartment has no classes")
+        return replace(self, prefix={block: (keys[rows], values[rows]) for block, (keys, values) in self.prefix.items()})
 
 
 class AdapterKind(Protocol):
@@ -44,8 +52,8 @@ class AdapterKind(Protocol):
         """Float32 tensors to start training from, a function of shapes and seed alone."""
         ...
 
-    def pieces(self, network: UViT, params: Params, rows: Tensor | None) -> Pieces:
-        """The pieces for a batch; `rows` (B,) says which class each image has, `classes` (the last row) being none."""
+    def pieces(self, network: UViT, params: Params) -> Pieces:
+        """The pieces; of prefix sets, one per class in order and the last for no class."""
         ...
 
 
@@ -82,13 +90,13 @@ class Lora:
             params[f"{name}.lora_B"] = torch.zeros(layer.out_features, self.rank)
         return params
 
-    def pieces(self, network: UViT, params: Params, rows: Tensor | None) -> Pieces:
+    def pieces(self, network: UViT, params: Params) -> Pieces:
         names = [name.removesuffix(".lora_A") for name in params if name.endswith(".lora_A")]
         return Pieces({name: (params[f"{name}.lora_A"], self.scale * params[f"{name}.lora_B"]) for name in names})
 
     def merged(self, network: UViT, params: Params) -> dict[str, Tensor]:
         """The weights W + scale B A that a network without adapter would need to do the same."""
-        pieces = self.pieces(network, params, None).low_rank
+        pieces = self.pieces(network, params).low_rank
         return {f"{name}.weight": network.get_parameter(f"{name}.weight") + b @ a for name, (a, b) in pieces.items()}
 
 
@@ -115,13 +123,9 @@ class DeepPrompts:
         shape = (sets, self.tokens, network.config.dim)
         return {f"{block}.prompts": keyed_normal(shape, "prompts", seed, block) for block in network.config.blocks}
 
-    def pieces(self, network: UViT, params: Params, rows: Tensor | None) -> Pieces:
-        prefix = {block: prompt_keys_values(network, block, params[f"{block}.prompts"]) for block in network.config.blocks}
-        if self.per_class:
-            if rows is None:
-                raise SettingsError("prompts per class need the class of each image")
-            prefix = {block: (keys[rows], values[rows]) for block, (keys, values) in prefix.items()}
-        return Pieces(prefix=prefix)
+    def pieces(self, network: UViT, params: Params) -> Pieces:
+        blocks = network.config.blocks
+        return Pieces(prefix={block: prompt_keys_values(network, block, params[f"{block}.prompts"]) for block in blocks})
 
 
 def prompt_keys_values(network: UViT, block: str, prompts: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,7 +160,7 @@ class Parallel:
             params[f"{block}.bias"] = torch.zeros(dim)
         return params
 
-    def pieces(self, network: UViT, params: Params, rows: Tensor | None) -> Pieces:
+    def pieces(self, network: UViT, params: Params) -> Pieces:
         parts = ("down", "up", "bias")
         return Pieces(branch={b: tuple(params[f"{b}.{part}"] for part in parts) for b in network.config.blocks})  # type: ignore[misc]
 
@@ -171,7 +175,7 @@ class FullCopy:
     def initial(self, network: UViT, *, classes: int, seed: int) -> dict[str, Tensor]:
         return {name: p.detach().float().clone() for name, p in network.named_parameters()}
 
-    def pieces(self, network: UViT, params: Params, rows: Tensor | None) -> Pieces:
+    def pieces(self, network: UViT, params: Params) -> Pieces:
         return Pieces()
 
 

@@ -34,7 +34,7 @@ PEFT_PREFIX = "base_model.model."
 class Compartment:
     """What was learned from one source: adapter parameters, router parts, and the record of how.
 
-    `sources` names every source it saw. `shares` are the label shares p(y | i). `backbone` maps each part that members of a
+    `sources` names every source it saw. `classes` counts the samples of each label. `backbone` maps each part that members of a
     composition must share to its sha256. `count` is the number of samples, from which the default prior is computed.
     """
 
@@ -44,7 +44,7 @@ class Compartment:
     params: Mapping[str, Tensor]
     router: Mapping[str, Tensor]
     router_settings: Mapping[str, Any]
-    classes: tuple[str, ...]
+    classes: Mapping[str, int]
     count: int
     manifest_root: str
     backbone: Mapping[str, str]
@@ -84,7 +84,7 @@ class Compartment:
             "sources": list(self.sources),
             "adapter": adapter_settings(self.adapter),
             "router": dict(self.router_settings),
-            "classes": list(self.classes),
+            "classes": dict(self.classes),
             "count": self.count,
             "manifest_root": self.manifest_root,
             "backbone": dict(self.backbone),
@@ -115,7 +115,7 @@ class Compartment:
                 params=params,
                 router=router,
                 router_settings=stored["router"],
-                classes=tuple(stored["classes"]),
+                classes=stored["classes"],
                 count=stored["count"],
                 manifest_root=stored["manifest_root"],
                 backbone=stored["backbone"],

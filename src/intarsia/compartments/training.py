@@ -150,13 +150,14 @@ class Trainee:
         arguments = (x_t.to(self.dtype), t * backbone.time_scale, label_rows(backbone.labels, labels))
         if isinstance(adapter, FullCopy):
             return torch.func.functional_call(self.network, params, arguments)
-        pieces = adapter.pieces(self.network, params, label_rows(self.data.classes, labels))
+        pieces = adapter.pieces(self.network, params).of_rows(label_rows(self.data.classes, labels))
         return self.network(*arguments, adaptation=Adapted([(pieces, len(x_t))]))
 
     def save(self, name: str = "state") -> None:
         """Write all that the next step depends on."""
         if self.folder is None:
             return
+        self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"params.{key}": p for key, p in self.params.items()} | {"done": torch.tensor(self.done)}
         tensors |= {f"average.{key}": p for key, p in self.average.items()}
         for key, state in zip(self.params, self._optimiser.state_dict()["state"].values(), strict=False):

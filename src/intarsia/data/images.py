@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from intarsia.errors import InputError, SettingsError
@@ -102,8 +102,12 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
                 return _flatten(ImageOps.exif_transpose(image))
     except InputError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise InputError(f"not a PNG, JPEG or WEBP image (first bytes: {data[:8].hex(' ') or 'none'})") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        # Pillow has a limit of its own, which it checks before the header can be looked at.
+        most = min(limits.max_pixels, Image.MAX_IMAGE_PIXELS or limits.max_pixels)
+        raise InputError(f"the picture claims more than {most:,} pixels; scale it down") from None
     # Decoders of foreign bytes raise whatever they like: OSError, SyntaxError, ValueError, struct.error, warnings.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -179,7 +183,7 @@ def to_float(images: Pixels) -> Tensor:
 
 
 def to_uint8(pixels: Tensor) -> Pixels:
-    """float (N, C, H, W) in [-1, 1] to uint8 (N, H, W, C); clamps and rounds, the inverse of `to_float`.
+    """Float (N, C, H, W) in [-1, 1] to uint8 (N, H, W, C); clamps and rounds, the inverse of `to_float`.
 
     Raises:
         InputError: the tensor has another rank or holds values that are not finite.

@@ -65,7 +65,7 @@ def _label(source: Source, sample: Sample) -> str:
 
 
 def _slug(value: str) -> str:
-    """The value as part of a source name; an upper-case letter alone keeps apart from its lower-case one as `x-upper`."""
+    """The value as part of a source name; a single capital is told from its small letter as `a-upper`."""
     plain = unicodedata.normalize("NFKD", value).encode("ascii", "ignore").decode()
     slug = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-") or "none"
     return f"{slug}-upper" if len(value) == 1 and value.isupper() else slug

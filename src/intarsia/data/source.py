@@ -73,7 +73,8 @@ class Source:
         shape = self.images.shape
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or shape[3] not in (1, 3) or 0 in shape[1:]:
             raise InputError(
-                f"source '{self.name}' has {self.images.dtype} images of shape {shape}; expected uint8 (N, H, W, 1 or 3)"
+                f"source '{self.name}' has {self.images.dtype} images of shape {shape}; "
+                "expected uint8 (N, H, W, 1 or 3)"
             )
         if len(self.images) != len(self.manifest):
             raise InputError(
@@ -169,7 +170,9 @@ class Source:
         """
         for sample, image in zip(self.manifest, self.images, strict=True):
             if sample_id(image) != sample.id:
-                raise CorruptError(f"source '{self.name}': the pixels of {sample.file_name} are not those of its record")
+                raise CorruptError(
+                    f"source '{self.name}': the pixels of {sample.file_name} are not those of its record"
+                )
 
     def without(self, ids: Collection[str]) -> Source:
         """The source as if these samples had never been in it.
@@ -187,9 +190,7 @@ class Source:
         samples = tuple(sample for sample, kept in zip(self.manifest, mask, strict=True) if kept)
         return replace(self, name=name or self.name, manifest=Manifest(samples), images=self.images[mask])
 
-    def split(
-        self, holdout: float, *, seed: int = 0, group: Callable[[Sample], str] = by_id
-    ) -> tuple[Source, Source]:
+    def split(self, holdout: float, *, seed: int = 0, group: Callable[[Sample], str] = by_id) -> tuple[Source, Source]:
         """(train, held out): a group is held out when its keyed hash falls below `holdout`.
 
         The verdict depends on (seed, group key) alone, so `by_stem` holds out the same concepts in every source, and

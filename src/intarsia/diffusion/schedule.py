@@ -128,7 +128,7 @@ class VPLinear(Schedule):
     def _time(self, log_snr: Tensor) -> Tensor:
         falling = self._table(log_snr)
         log_alpha_bar = torch.nn.functional.logsigmoid(log_snr).clamp(min=falling[-1])
-        segment = torch.searchsorted(-falling, -log_alpha_bar, right=True).clamp(1, self.steps) - 1
+        segment = torch.searchsorted(-falling, -log_alpha_bar, right=True).clamp(max=self.steps) - 1
         part = (log_alpha_bar - falling[segment]) / (falling[segment + 1] - falling[segment])
         return (segment + part) / self.steps
 

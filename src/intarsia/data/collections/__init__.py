@@ -7,4 +7,13 @@ from intarsia.data.collections.emoji import EMOJI_SOURCES, EmojiSource, load_emo
 from intarsia.data.collections.emoji_build import EmojiTable, build_emoji
 from intarsia.data.collections.letters import letters
 
-__all__ = ["DIGIT_OWNERS", "EMOJI_SOURCES", "EmojiSource", "EmojiTable", "build_emoji", "digits", "letters", "load_emoji"]
+__all__ = [
+    "DIGIT_OWNERS",
+    "EMOJI_SOURCES",
+    "EmojiSource",
+    "EmojiTable",
+    "build_emoji",
+    "digits",
+    "letters",
+    "load_emoji",
+]

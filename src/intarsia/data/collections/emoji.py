@@ -16,6 +16,7 @@ from intarsia.data.source import Source
 from intarsia.errors import InputError, UnknownName, require
 
 FLAGS = "Flags"
+_COLUMNS = ("unicode", "caption", "category", "subcategory", "sort_order", "attribution", "image")
 
 
 @dataclass(frozen=True)
@@ -69,47 +70,53 @@ def load_emoji(
     Raises:
         InputError: a file is missing or is no such table; the message says how to make it.
         MissingExtra: pyarrow is not installed.
-        UnknownName: an owner that does not exist.
+        UnknownName: an owner or a label that does not exist.
     """
     for name in owners:
         if name not in EMOJI_SOURCES:
             raise UnknownName("emoji source", name, EMOJI_SOURCES)
+    if label not in ("category", "subcategory"):
+        raise UnknownName("emoji label", label, ("category", "subcategory"))
     return [_load_one(Path(folder) / f"{name}_{size}.parquet", name, size, flags, label) for name in owners]
 
 
 def _load_one(path: Path, name: str, size: int, flags: bool, label: str) -> Source:
-    rows = [row for row in _rows(path, label) if flags or row["category"] != FLAGS]
+    rows = [row for row in _rows(path) if flags or row["category"] != FLAGS]
     first: dict[bytes, tuple[dict[str, Any], np.ndarray]] = {}
     for row in sorted(rows, key=lambda row: row["sort_order"]):
         image = decode(row["image"], size=size, channels=3)
         first.setdefault(image.tobytes(), (row, image))
     if not first:
         raise InputError(f"{path} holds no emoji; make it again with: intarsia data emoji")
-    about = EMOJI_SOURCES[name]
-    mixed = about.flag_licence if flags else None
+    kept = [row for row, _ in first.values()]
     return Source.build(
         name,
-        owner=about.owner,
-        licence=f"{about.licence} AND {mixed}" if mixed else about.licence,
-        attribution=next(iter(rows))["attribution"],
+        owner=EMOJI_SOURCES[name].owner,
+        licence=" AND ".join(sorted({licence_of(name, row["subcategory"]) for row in kept})),
+        attribution=kept[0]["attribution"],
         images=np.stack([image for _, image in first.values()]),
-        file_names=[code_point_key(row["unicode"]) for row, _ in first.values()],
-        texts=[row["caption"] for row, _ in first.values()],
-        labels=[row[label] for row, _ in first.values()],
+        file_names=[code_point_key(row["unicode"]) for row in kept],
+        texts=[row["caption"] for row in kept],
+        labels=[row[label] for row in kept],
     )
 
 
-def _rows(path: Path, label: str) -> list[dict[str, Any]]:
+def licence_of(name: str, subcategory: str) -> str:
+    """The SPDX licence of a drawing: flags of countries and regions may have terms of their own."""
+    about = EMOJI_SOURCES[name]
+    return about.flag_licence or about.licence if subcategory.endswith("-flag") else about.licence
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
     parquet = require("pyarrow.parquet", "experiments")
-    columns = ["unicode", "caption", "category", label, "sort_order", "attribution", "image"]
     if not path.is_file():
         raise InputError(f"{path} is missing; make it with: intarsia data emoji")
     try:
-        table = parquet.read_table(io.BytesIO(path.read_bytes()), columns=sorted(set(columns)))
+        table = parquet.read_table(io.BytesIO(path.read_bytes()), columns=list(_COLUMNS))
         rows: list[dict[str, Any]] = table.to_pylist()
     except (ValueError, KeyError, OSError) as error:
         raise InputError(f"{path} is no emoji table ({error}); make it again with: intarsia data emoji") from error
-    if rows and set(columns) - set(rows[0]):
-        missing = ", ".join(sorted(set(columns) - set(rows[0])))
+    if rows and set(_COLUMNS) - set(rows[0]):
+        missing = ", ".join(sorted(set(_COLUMNS) - set(rows[0])))
         raise InputError(f"{path} lacks the columns {missing}; make it again with: intarsia data emoji")
     return rows

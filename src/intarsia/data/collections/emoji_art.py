@@ -62,7 +62,9 @@ def concepts(openmoji: bytes) -> list[Concept]:
         rows = json.loads(openmoji)
         return [_concept(row) for row in rows if row["group"] in CATEGORIES and not row["skintone"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptError(f"the emoji table of openmoji cannot be read ({error!r}); fetch the package again") from error
+        raise CorruptError(
+            f"the emoji table of openmoji cannot be read ({error!r}); fetch the package again"
+        ) from error
 
 
 def _concept(row: dict[str, Any]) -> Concept:

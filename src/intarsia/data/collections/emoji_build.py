@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from intarsia.data.collections.emoji import EMOJI_SOURCES, FLAGS
+from intarsia.data.collections.emoji import EMOJI_SOURCES, licence_of
 from intarsia.data.collections.emoji_art import (
     Concept,
     Drawing,
@@ -58,9 +58,7 @@ PACKAGES: Mapping[str, Package] = MappingProxyType(
         "noto_v1": Package(
             "@iconify-json/noto-v1", "1.2.5", "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37"
         ),
-        "openmoji": Package(
-            "openmoji", "17.0.0", "55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68"
-        ),
+        "openmoji": Package("openmoji", "17.0.0", "55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68"),
         "twemoji": Package(
             "@iconify-json/twemoji", "1.2.5", "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7"
         ),
@@ -183,12 +181,11 @@ def _row(name: str, concept: Concept, image: Pixels) -> dict[str, Any]:
     about = EMOJI_SOURCES[name]
     record = asdict(concept)
     del record["key"]
-    flag = about.flag_licence if concept.category == FLAGS else None
     return {
         "source": name,
         "owner": about.owner,
         **record,
-        "licence": flag or about.licence,
+        "licence": licence_of(name, concept.subcategory),
         "attribution": f"{about.attribution}; npm {PACKAGES[name].spec}",
         "image": encode_png(image),
     }

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ _WIDTHS = (0.28, 0.74)  # narrowest and widest ink, as a share of the picture; t
 _WAVES = 3
 _CHUNK = 512
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,10 @@ def _draw(indices: range, seed: int) -> Draws:
     turn = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
     slant = np.stack([np.stack([stretch, shear], -1), np.stack([0 * shear, 1 / stretch], -1)], -2)
     wave = u[:, 8:].reshape(-1, _WAVES, 5)
-    low, high = np.array([-0.06, -0.06, -2.5, -2.5, 0], np.float32), np.array([0.06, 0.06, 2.5, 2.5, 6.2832], np.float32)
+    low, high = (
+        np.array([-0.06, -0.06, -2.5, -2.5, 0], np.float32),
+        np.array([0.06, 0.06, 2.5, 2.5, 6.2832], np.float32),
+    )
     # Sum of three uniforms: most pens are alike, few are very thin or thick.
     pen = 0.86 + 0.30 * signed[:, 4:7].mean(-1)
     return Draws(glyph, turn @ slant, pen, 0.5 + 0.3 * signed[:, 7], low + (high - low) * wave)
@@ -146,9 +150,9 @@ def _ink_box(ink: NDArray[np.bool_], window: Field) -> Field:
     """Bounding boxes (B, 4), left top right bottom, of the ink in its window; without ink, the window."""
     side = ink.shape[1]
     ink = np.where(ink.any((1, 2), keepdims=True), ink, True)
-    columns, rows = ink.any(1), ink.any(2)
-    near = np.stack([columns.argmax(1), rows.argmax(1)], 1).astype(np.float32)
-    far = side - np.stack([columns[:, ::-1].argmax(1), rows[:, ::-1].argmax(1)], 1).astype(np.float32)
+    lines = np.stack([ink.max(1), ink.max(2)], 1)  # (B, 2, side): columns with ink, rows with ink
+    near = lines.argmax(2).astype(np.float32)
+    far = side - lines[:, :, ::-1].argmax(2).astype(np.float32)
     origin, cell = window[:, :2], (window[:, 2:] - window[:, :2]) / side
     return np.concatenate([origin + near * cell, origin + far * cell], 1)
 
@@ -186,9 +190,9 @@ def _bilinear(fields: Field, u: Field, v: Field) -> Field:
 
 @lru_cache(maxsize=1)
 def _glyphs() -> tuple[Field, Field]:
-    """Distance fields (G, GRID, GRID) of all glyphs, and (G, 2): half the width of their main and of their thin strokes.
+    """Distance fields (G, GRID, GRID) of all glyphs, and (G, 2): half the width of their main and their thin strokes.
 
-    Positive inside the ink, in units of the glyph square [-1, 1].
+    In units of the glyph square [-1, 1], positive inside the ink.
     """
     folder = Path(require("matplotlib", "experiments").get_data_path()) / "fonts" / "ttf"
     inks = np.stack([_ink(folder / font, letter) for font in FONTS for letter in LETTERS])

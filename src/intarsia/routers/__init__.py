@@ -1,0 +1,43 @@
+"""The isolated per-source parts of the mixture weights: each fitted to one source and what is public."""
+
+from intarsia.routers.basis import Basis
+from intarsia.routers.gaussian import GaussianPart
+from intarsia.routers.gaussian_bank import GaussianBank
+from intarsia.routers.heads import HeadSettings, HeadStep, mid_features
+from intarsia.routers.joint import JointClassifier, JointMember
+from intarsia.routers.labels import LabelShares, label_log_shares
+from intarsia.routers.part import RouterPart, SampleSet
+from intarsia.routers.prototype import (
+    BackboneFeatures,
+    BasisFeatures,
+    FeatureMap,
+    PrototypeBank,
+    PrototypePart,
+    PrototypeSettings,
+)
+from intarsia.routers.reference import ReferenceBank, ReferencePart
+from intarsia.routers.selection import GaussianSettings
+
+__all__ = [
+    "BackboneFeatures",
+    "Basis",
+    "BasisFeatures",
+    "FeatureMap",
+    "GaussianBank",
+    "GaussianPart",
+    "GaussianSettings",
+    "HeadSettings",
+    "HeadStep",
+    "JointClassifier",
+    "JointMember",
+    "LabelShares",
+    "PrototypeBank",
+    "PrototypePart",
+    "PrototypeSettings",
+    "ReferenceBank",
+    "ReferencePart",
+    "RouterPart",
+    "SampleSet",
+    "label_log_shares",
+    "mid_features",
+]

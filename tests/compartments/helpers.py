@@ -1,0 +1,45 @@
+"""Tiny backbones and sources shared by the tests of this room."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from intarsia.backbone import Backbone, UViT, UViTConfig
+from intarsia.compartments import TrainData, TrainSettings
+from intarsia.compartments.adapters import DeepPrompts, FullCopy, Kind, Lora, Parallel
+from intarsia.diffusion import Cosine, keyed_normal
+
+KINDS: list[Kind] = [
+    Lora(rank=2),
+    Lora(rank=2, targets=("attn.qkv", "skip_linear"), scale=0.5),
+    DeepPrompts(tokens=3),
+    DeepPrompts(tokens=2, per_class=True),
+    Parallel(width=4),
+    FullCopy(),
+]
+
+
+def tiny_backbone(*, labels: tuple[str, ...] = (), seed: int = 0) -> Backbone:
+    """Three blocks on 4x4 pictures of one channel, all parameters random so that nothing is accidentally zero."""
+    config = UViTConfig(
+        image_size=4, patch_size=1, channels=1, dim=16, depth=3, heads=2, num_classes=len(labels) + 1 if labels else 0
+    )
+    network = UViT(config)
+    with torch.no_grad():
+        for name, p in network.named_parameters():
+            p.copy_(keyed_normal(p.shape, "test backbone", seed, name) * 0.3 + (1.0 if "norm" in name and p.ndim == 1 else 0.0))
+    return Backbone(network, Cosine(), labels=labels)
+
+
+def toy_data(name: str, count: int = 12, *, labels: tuple[str, ...] = ("a", "b")) -> TrainData:
+    """`count` pictures whose ids, pixels and labels depend on (name, number) alone."""
+    ids = [hashlib.sha256(f"{name} {k}".encode()).hexdigest() for k in range(count)]
+    latents = torch.stack([keyed_normal((1, 4, 4), "toy", name, k).tanh() for k in range(count)])
+    return TrainData(name, latents, ids, [labels[k % len(labels)] if labels else None for k in range(count)])
+
+
+def quick(adapter: Kind, **changes: object) -> TrainSettings:
+    """Settings for a run of a second, in float32."""
+    return TrainSettings(**{"adapter": adapter, "steps": 6, "rows": 4, "precision": "float32", "threads": 1} | changes)

@@ -1,0 +1,151 @@
+"""Adapters: each optimised form equals the plain one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from intarsia.backbone import UViT
+from intarsia.backbone.uvit import Block
+from intarsia.compartments.adapters import (
+    ADAPTERS,
+    Adapted,
+    DeepPrompts,
+    FullCopy,
+    Kind,
+    Lora,
+    Parallel,
+    Pieces,
+    adapter_from,
+    adapter_settings,
+)
+from intarsia.diffusion import keyed_normal
+from intarsia.errors import SettingsError, UnknownName
+
+from .helpers import KINDS, tiny_backbone
+
+
+def random_params(kind: Kind, network: UViT, *, classes: int = 2, seed: int = 1) -> dict[str, Tensor]:
+    """Parameters away from their initial values, where LoRA's B and an adapter's up are zero."""
+    shapes = kind.initial(network, classes=classes, seed=0)
+    return {name: 0.3 * keyed_normal(p.shape, "params", seed, name) for name, p in shapes.items()}
+
+
+def batch(rows: int = 5) -> tuple[Tensor, Tensor]:
+    return keyed_normal((rows, 1, 4, 4), "x"), torch.linspace(20, 900, rows)
+
+
+def plain_prompted(network: UViT, x: Tensor, timesteps: Tensor, prompts: dict[str, Tensor]) -> Tensor:
+    """The paper's formulation, literally: prompt tokens (B, P, D) join each layer's input and leave with its output."""
+
+    def through(block: Block, tokens: Tensor, skip: Tensor | None) -> Tensor:
+        if skip is not None:
+            tokens = block.skip_linear(torch.cat([tokens, skip], dim=-1))
+        count, dim = tokens.shape[1], network.config.dim
+        x = torch.cat([tokens, prompts[block.name]], dim=1)
+        q, k, v = (p.unflatten(-1, (network.config.heads, -1)).transpose(1, 2) for p in block.attn.qkv(block.norm1(x)).split(dim, -1))
+        x = x + block.attn.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        x = x + block.mlp.fc2(F.gelu(block.mlp.fc1(block.norm2(x))))
+        return x[:, :count]
+
+    tokens, skips = network.embed(x, timesteps), []
+    for block in network.in_blocks:
+        tokens = through(block, tokens, None)
+        skips.append(tokens)
+    tokens = through(network.mid_block, tokens, None)
+    for block in network.out_blocks:
+        tokens = through(block, tokens, skips.pop())
+    patches = network.decoder_pred(network.norm(tokens))[:, network.config.extras :]
+    return network.final_layer(network._unpatchify(patches))
+
+
+def test_prompts_need_no_queries_and_no_feedforward() -> None:
+    network, (x, t) = tiny_backbone().network, batch()
+    kind = DeepPrompts(tokens=3)
+    params = random_params(kind, network)
+    plain = {block: params[f"{block}.prompts"].expand(len(x), -1, -1) for block in network.config.blocks}
+    ours = network(x, t, adaptation=Adapted([(kind.pieces(network, params), len(x))]))
+    torch.testing.assert_close(ours, plain_prompted(network, x, t, plain), rtol=1e-5, atol=1e-5)
+    assert (ours - network(x, t)).abs().max() > 0.01
+
+
+def test_prompts_per_class_follow_each_images_class() -> None:
+    network, (x, t) = tiny_backbone().network, batch()
+    kind, rows = DeepPrompts(tokens=3, per_class=True), torch.tensor([0, 1, 2, 1, 0])
+    params = random_params(kind, network)
+    plain = {block: params[f"{block}.prompts"][rows] for block in network.config.blocks}
+    ours = network(x, t, adaptation=Adapted([(kind.pieces(network, params).of_rows(rows), len(x))]))
+    torch.testing.assert_close(ours, plain_prompted(network, x, t, plain), rtol=1e-5, atol=1e-5)
+    with pytest.raises(SettingsError, match="need the class of each image"):
+        kind.pieces(network, params).of_rows(None)
+
+
+def test_lora_equals_its_merged_weights() -> None:
+    network, (x, t) = tiny_backbone().network, batch()
+    kind = Lora(rank=2, scale=0.7, targets=("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "skip_linear"))
+    params = random_params(kind, network)
+    merged = kind.merged(network, params)
+    assert len(merged) == 3 * 4 + 1
+    ours = network(x, t, adaptation=Adapted([(kind.pieces(network, params), len(x))]))
+    torch.testing.assert_close(ours, torch.func.functional_call(network, merged, (x, t)), rtol=1e-5, atol=1e-5)
+
+
+def test_a_parallel_adapter_adds_to_each_feedforward() -> None:
+    network = tiny_backbone().network
+    kind = Parallel(width=4)
+    params = random_params(kind, network)
+    x, y = keyed_normal((2, 5, 16), "x"), keyed_normal((2, 5, 16), "y")
+    added = Adapted([(kind.pieces(network, params), 2)]).feedforward("mid_block", x, y)
+    expected = y + (x @ params["mid_block.down"].T).relu() @ params["mid_block.up"].T + params["mid_block.bias"]
+    torch.testing.assert_close(added, expected)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not isinstance(kind, FullCopy)], ids=lambda kind: kind.name)
+def test_a_fresh_adapter_of_zero_effect_changes_nothing(kind: Kind) -> None:
+    network, (x, t) = tiny_backbone().network, batch()
+    pieces = kind.pieces(network, kind.initial(network, classes=2, seed=3)).of_rows(torch.zeros(len(x), dtype=torch.int64))
+    changed = network(x, t, adaptation=Adapted([(pieces, len(x))]))
+    assert torch.equal(changed, network(x, t)) == isinstance(kind, Lora | Parallel)
+
+
+def test_rows_of_one_batch_may_belong_to_different_compartments() -> None:
+    network, (x, t) = tiny_backbone().network, batch(9)
+    members = [(kind.pieces(network, random_params(kind, network, seed=k)), rows) for k, (kind, rows) in enumerate(
+        [(Lora(rank=2), 2), (DeepPrompts(tokens=3), 3), (Parallel(width=4), 1), (Lora(rank=3, scale=0.5), 2)]
+    )]
+    members.append((Pieces(), 1))
+    together = network(x, t, adaptation=Adapted(members))
+    start = 0
+    for pieces, rows in members:
+        mine = slice(start, start + rows)
+        alone = network(x[mine], t[mine], adaptation=Adapted([(pieces, rows)]))
+        torch.testing.assert_close(together[mine], alone, rtol=1e-5, atol=1e-5)
+        start += rows
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_settings_round_trip(kind: Kind) -> None:
+    assert adapter_from(adapter_settings(kind)) == kind
+    assert kind.name in ADAPTERS
+
+
+def test_the_start_depends_on_the_seed_alone() -> None:
+    network, kind = tiny_backbone().network, Lora(rank=2)
+    torch.manual_seed(1)
+    first = kind.initial(network, classes=0, seed=5)
+    torch.manual_seed(2)
+    assert all(torch.equal(p, first[name]) for name, p in kind.initial(network, classes=0, seed=5).items())
+    assert not torch.equal(first["mid_block.attn.qkv.lora_A"], kind.initial(network, classes=0, seed=6)["mid_block.attn.qkv.lora_A"])
+
+
+def test_bad_settings_are_named() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'attn.qkv'"):
+        Lora(targets=("attn.qk",))
+    with pytest.raises(SettingsError, match="rank is 0"):
+        Lora(rank=0)
+    with pytest.raises(UnknownName, match="adapter kind 'lorra'"):
+        adapter_from({"kind": "lorra"})
+    with pytest.raises(SettingsError, match="other settings than"):
+        adapter_from({"kind": "lora", "ranks": 3})

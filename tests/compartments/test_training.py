@@ -1,0 +1,158 @@
+"""Training: isolated, deterministic to the byte, resumable, sliced."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from intarsia.backbone import Backbone
+from intarsia.compartments import TrainData, Trainee, TrainSettings, train
+from intarsia.compartments.adapters import DeepPrompts, FullCopy, Kind, Lora, Parallel
+from intarsia.compartments.draws import draw_noise, draw_rows, sample_keys, slice_of
+from intarsia.errors import CorruptError, SettingsError
+from intarsia.files import tensors_to_bytes
+
+from .helpers import KINDS, quick, tiny_backbone, toy_data
+
+
+def trained(backbone: Backbone, data: TrainData, settings: TrainSettings, folder: Path | None = None) -> bytes:
+    trainee = Trainee(backbone, data, settings, folder)
+    for _ in train([trainee]):
+        pass
+    return tensors_to_bytes(trainee.params | {f"average.{name}": p for name, p in trainee.average.items()})
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_partners_change_no_byte(kind: Kind) -> None:
+    backbone, settings = tiny_backbone(labels=("a", "c")), quick(kind)
+    alone = trained(backbone, toy_data("first"), settings)
+    partners = [Trainee(backbone, toy_data("second", 30), replace(settings, adapter=Lora(rank=4), rows=7))]
+    mine = Trainee(backbone, toy_data("first"), settings)
+    for _ in train([*partners, mine]):
+        pass
+    assert tensors_to_bytes(mine.params | {f"average.{name}": p for name, p in mine.average.items()}) == alone
+
+
+@pytest.mark.parametrize("kind", [Lora(rank=2), DeepPrompts(tokens=2, per_class=True), FullCopy()], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("stop", [1, 3, 4])
+def test_resumed_equals_uninterrupted(kind: Kind, stop: int, tmp_path: Path) -> None:
+    backbone, data, settings = tiny_backbone(), toy_data("first"), quick(kind, slices=2)
+    whole = trained(backbone, data, settings)
+    interrupted = Trainee(backbone, data, settings, tmp_path)
+    for step in train([interrupted], save_every=2):
+        if step.step == stop:
+            break
+    resumed = Trainee(backbone, data, settings, tmp_path)
+    assert resumed.restore() == (stop >= 2)
+    assert resumed.done == stop - stop % 2
+    for _ in train([resumed]):
+        pass
+    assert tensors_to_bytes(resumed.params | {f"average.{name}": p for name, p in resumed.average.items()}) == whole
+
+
+def test_training_leaves_the_backbone_byte_identical() -> None:
+    backbone = tiny_backbone()
+    before = tensors_to_bytes(backbone.network.state_dict())
+    for kind in KINDS:
+        trained(backbone, toy_data("first"), quick(kind))
+    assert tensors_to_bytes(backbone.network.state_dict()) == before
+
+
+def test_the_order_of_the_samples_does_not_matter() -> None:
+    backbone, data, settings = tiny_backbone(), toy_data("first"), quick(Lora(rank=2))
+    order = [5, 0, 7, 11, 2, 1, 3, 10, 9, 8, 4, 6]
+    shuffled = TrainData("first", data.latents[order], [data.ids[k] for k in order], [data.labels[k] for k in order])
+    assert trained(backbone, shuffled, settings) == trained(backbone, data, settings)
+
+
+def test_slices_open_one_after_the_other(tmp_path: Path) -> None:
+    """A sample of the last slice leaves no trace in the checkpoints before it: retraining may start from there."""
+    backbone, data, settings = tiny_backbone(), toy_data("first", 16), quick(Lora(rank=2), slices=3, rows=8)
+    late = [k for k, sample in enumerate(data.ids) if slice_of(sample, 3) == 2]
+    assert 0 < len(late) < len(data.ids)
+    kept = [k for k in range(len(data.ids)) if k != late[0]]
+    without = TrainData("first", data.latents[kept], [data.ids[k] for k in kept], [data.labels[k] for k in kept])
+    trained(backbone, data, settings, tmp_path / "with")
+    trained(backbone, without, settings, tmp_path / "without")
+    same = [(tmp_path / "with" / f"slice-{r}.safetensors").read_bytes() == (tmp_path / "without" / f"slice-{r}.safetensors").read_bytes() for r in (1, 2, 3)]
+    assert same == [True, True, False]
+
+    again = Trainee(backbone, without, settings, tmp_path / "with")
+    assert again.restore("slice-2")
+    for _ in train([again]):
+        pass
+    assert (tmp_path / "with" / "state.safetensors").read_bytes() == (tmp_path / "without" / "state.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("kind", [Lora(rank=4), DeepPrompts(tokens=4), Parallel(width=8), FullCopy()], ids=lambda kind: kind.name)
+def test_training_learns(kind: Kind) -> None:
+    backbone, data = tiny_backbone(), toy_data("first", 4)
+    trainee = Trainee(backbone, data, quick(kind, steps=80, rows=16, lr=0.01))
+    losses = [step.loss for step in train([trainee]) if step.loss is not None]
+    assert sum(losses[-20:]) / 20 < 0.75 * sum(losses[:4]) / 4
+
+
+def test_bfloat16_trains_float32_masters() -> None:
+    trainee = Trainee(tiny_backbone(), toy_data("first"), quick(Lora(rank=2), precision="bfloat16"))
+    start = {name: p.clone() for name, p in trainee.params.items()}
+    for _ in train([trainee]):
+        pass
+    assert all(p.dtype == torch.float32 for p in trainee.params.values())
+    assert any(not torch.equal(p, start[name]) for name, p in trainee.params.items())
+
+
+def test_global_switches_are_restored() -> None:
+    torch.set_num_threads(2)
+    for _ in train([Trainee(tiny_backbone(), toy_data("first"), quick(Lora(rank=2)))]):
+        assert torch.get_num_threads() == 2
+        assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_draws_are_keyed_by_sample_and_step() -> None:
+    ids = toy_data("first", 40).ids
+    keys = sample_keys(ids, seed=3)
+    rows = draw_rows(keys, 7, 16)
+    assert len(set(rows.tolist())) == 16
+    gone = rows[0]
+    others = [k for k in range(40) if k != gone]
+    without = [others[k] for k in draw_rows(sample_keys([ids[k] for k in others], seed=3), 7, 16)]
+    assert set(rows[1:].tolist()) <= set(without), "a sample that leaves must not move the others"
+    assert set(draw_rows(keys, 8, 16).tolist()) != set(rows.tolist())
+    counts = torch.bincount(torch.from_numpy(draw_rows(keys[:5], 0, 13).astype("int64")), minlength=5)
+    assert counts.tolist().count(3) == 3
+    assert counts.tolist().count(2) == 2
+
+    here, there = draw_noise(ids[:3], 3, 7, (1, 4, 4)), draw_noise(ids[2:5], 3, 7, (1, 4, 4))
+    assert torch.equal(here.eps[2], there.eps[0])
+    assert here.t[2] == there.t[0]
+    twice = draw_noise([ids[0], ids[0]], 3, 7, (1, 4, 4))
+    assert not torch.equal(twice.eps[0], twice.eps[1])
+
+
+def test_every_sample_is_drawn_equally_often() -> None:
+    keys = sample_keys(toy_data("first", 20).ids, seed=0)
+    seen = torch.zeros(20)
+    for step in range(400):
+        seen[torch.from_numpy(draw_rows(keys, step, 5))] += 1
+    assert 70 < seen.min() <= seen.max() < 130  # 100 expected, deviation 8.7
+
+
+def test_a_checkpoint_of_another_compartment_is_refused(tmp_path: Path) -> None:
+    backbone = tiny_backbone()
+    trained(backbone, toy_data("first"), quick(Lora(rank=2)), tmp_path)
+    with pytest.raises(CorruptError, match="not a checkpoint of this compartment"):
+        Trainee(backbone, toy_data("first"), quick(DeepPrompts(tokens=2)), tmp_path).restore()
+
+
+def test_bad_settings_are_named() -> None:
+    with pytest.raises(SettingsError, match="7 steps cannot be split evenly over 2 slices"):
+        quick(Lora(), steps=7, slices=2)
+    with pytest.raises(SettingsError, match="rows is 0"):
+        quick(Lora(), rows=0)
+    backbone = tiny_backbone()
+    mixed = [Trainee(backbone, toy_data("first"), quick(Lora(), threads=k)) for k in (1, 2)]
+    with pytest.raises(SettingsError, match="one number of threads"):
+        next(train(mixed))
