@@ -54,7 +54,11 @@ def official_state(
         shapes[f"{block}.attn.qkv.weight"] = (3 * dim, dim)
         if bias:
             shapes[f"{block}.attn.qkv.bias"] = (3 * dim,)
-        linear |= {f"{block}.attn.proj": (dim, dim), f"{block}.mlp.fc1": (hidden, dim), f"{block}.mlp.fc2": (dim, hidden)}
+        linear |= {
+            f"{block}.attn.proj": (dim, dim),
+            f"{block}.mlp.fc1": (hidden, dim),
+            f"{block}.mlp.fc2": (dim, hidden),
+        }
         if block.startswith("out"):
             linear[f"{block}.skip_linear"] = (dim, 2 * dim)
     shapes |= {f"{name}.weight": shape for name, shape in linear.items()}
@@ -76,7 +80,9 @@ def plain_uvit(
 
     def norm(name: str, y: Tensor) -> Tensor:
         centred = y - y.mean(-1, keepdim=True)
-        return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * p[f"{name}.weight"] + p[f"{name}.bias"]
+        return (
+            centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * p[f"{name}.weight"] + p[f"{name}.bias"]
+        )
 
     def attend(name: str, y: Tensor) -> Tensor:
         q, k, v = linear(f"{name}.qkv", y).split(dim, dim=-1)

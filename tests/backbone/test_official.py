@@ -56,7 +56,11 @@ def test_infers_the_config_and_gives_the_reference_output(variant: str, referenc
 
 @pytest.mark.parametrize("dim", WIDTHS)
 def test_official_widths_need_no_heads(dim: int) -> None:
-    shapes = {"patch_embed.proj.weight": (dim, 3, 2, 2), "mid_block.mlp.fc1.weight": (8, dim), "pos_embed": (1, 17, dim)}
+    shapes = {
+        "patch_embed.proj.weight": (dim, 3, 2, 2),
+        "mid_block.mlp.fc1.weight": (8, dim),
+        "pos_embed": (1, 17, dim),
+    }
     state = {name: torch.empty(shape) for name, shape in shapes.items()}
     assert infer_config(state).heads == {512: 8, 768: 12, 1024: 16, 1152: 16}[dim]
     assert infer_config(state, heads=4).heads == 4

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from intarsia.diffusion import GaussianMixture, keyed_generator, keyed_normal
+from intarsia.backbone import Backbone, UViT, UViTConfig
+from intarsia.diffusion import Cosine, GaussianMixture, keyed_generator, keyed_normal
 from intarsia.routers import Basis
 
 SHAPE = (1, 2, 3)
@@ -53,3 +54,37 @@ def draws(truths: list[GaussianMixture]) -> list[Draws]:
 
 def ids_of(name: str, count: int) -> list[str]:
     return [hashlib.sha256(f"{name} {number}".encode()).hexdigest() for number in range(count)]
+
+
+@pytest.fixture(scope="session")
+def backbone() -> Backbone:
+    """Tiny and untrained: its features are a fixed random map, which is all that heads need here."""
+    torch.manual_seed(0)
+    config = UViTConfig(image_size=4, patch_size=2, channels=1, dim=32, depth=3, heads=4)
+    return Backbone(UViT(config), Cosine())
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[GaussianMixture]:
+    """Three sources of 4x4 latents, one Gaussian each, overlapping."""
+    mean = 0.8 * keyed_normal((3, 16), "pictures", dtype=torch.float64)
+    return [
+        GaussianMixture.from_moments(torch.ones(1).double(), m[None], 0.3 * torch.eye(16).double()[None]) for m in mean
+    ]
+
+
+@pytest.fixture(scope="session")
+def picture_core() -> Tensor:
+    """A core that covers them."""
+    return 1.1 * keyed_normal((2000, 1, 4, 4), "picture core")
+
+
+@pytest.fixture(scope="session")
+def picture_draws(pictures: list[GaussianMixture]) -> list[Draws]:
+    return [
+        (
+            source.sample(400, keyed_generator("pictures", key)).float().reshape(-1, 1, 4, 4),
+            ids_of(f"pictures {key}", 400),
+        )
+        for key, source in enumerate(pictures)
+    ]

@@ -154,7 +154,7 @@ def _pairs(digits: Digits, count: int, generator: np.random.Generator) -> tuple[
 
 
 def _dissolve(a: Tensor, b: Tensor, generator: np.random.Generator) -> Tensor:
-    share = torch.from_numpy(generator.uniform(0.3, 0.7, (len(a), 1, 1, 1))).float()
+    share = torch.from_numpy(generator.uniform(0.35, 0.65, (len(a), 1, 1, 1))).float()
     return share * a + (1 - share) * b
 
 
@@ -172,14 +172,6 @@ def _halves(a: Tensor, b: Tensor, generator: np.random.Generator) -> Tensor:
     across = torch.arange(side) < side // 2
     upright = torch.from_numpy(generator.random((len(a), 1, 1, 1)) < 0.5)
     return torch.where(torch.where(upright, across[None, :], across[:, None]), a, b)
-
-
-def _patchwork(a: Tensor, b: Tensor, generator: np.random.Generator) -> Tensor:
-    """Each point from one or the other, in soft regions: what a sampler leaves that changed its mind halfway."""
-    side = a.shape[-1]
-    coarse = torch.from_numpy(generator.standard_normal((len(a), 1, 3, 3))).float()
-    mask = torch.sigmoid(4 * F.interpolate(coarse, size=(side, side), mode="bilinear", align_corners=True))
-    return mask * a + (1 - mask) * b
 
 
 def _shuffled(a: Tensor, b: Tensor, generator: np.random.Generator) -> Tensor:
@@ -213,7 +205,6 @@ REJECT_KINDS: Mapping[str, Mix] = MappingProxyType(
         "halves": _halves,
         "noise": _noise,
         "overlay": _overlay,
-        "patchwork": _patchwork,
         "shuffled": _shuffled,
     }
 )

@@ -195,8 +195,8 @@ class DigitModule(nn.Module):
         self._initialise(settings.seed)
 
     def embed(self, images: Tensor) -> Tensor:
-        """Features (N, d)."""
-        return F.gelu(self.hidden(self.body(images)))
+        """Features (N, d), each row of mean 0 and variance 1: a few loud images would rule a covariance."""
+        return F.layer_norm(self.hidden(self.body(images)), (self.hidden.out_features,))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.embed(images))

@@ -94,6 +94,8 @@ class Threshold:
     def __call__(self, weights: Tensor, prior: Tensor, turn: Turn) -> Tensor:
         # With more than 1 / at members all could fall below; the largest always stays.
         keep = (weights >= self.at) | (weights == weights.amax(dim=1, keepdim=True))
+        if bool(keep.all()):
+            return weights
         kept = torch.where(keep, weights, 0.0)
         return kept / kept.sum(dim=1, keepdim=True)
 

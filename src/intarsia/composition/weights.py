@@ -112,7 +112,7 @@ class Gaussian:
 # science.md section 1, in closed form
 @dataclass(frozen=True)
 class Exact:
-    """Ground truth where the sources are known Gaussian mixtures over flattened x."""
+    """Ground truth where the sources are known Gaussian mixtures (float64) over flattened x."""
 
     name: ClassVar[str] = "exact"
     isolated: ClassVar[bool] = True
@@ -124,7 +124,7 @@ class Exact:
         def evidence(x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:
             if any(label is not None for label in labels):
                 raise SettingsError("exact weights know no labels; leave them out")
-            alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-            return torch.stack([m.log_prob(x_t.flatten(1), alpha, sigma) for m in self.mixtures], dim=1)
+            alpha, sigma, x = self.schedule.alpha(t).double(), self.schedule.sigma(t).double(), x_t.flatten(1).double()
+            return torch.stack([m.log_prob(x, alpha, sigma) for m in self.mixtures], dim=1)
 
         return _Memoryless(evidence)

@@ -1,0 +1,143 @@
+"""From names to a composition: opens the compartments that are named, checks that they fit together, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from intarsia.backbone import Backbone
+from intarsia.compartments import Compartment
+from intarsia.composition import (
+    CompartmentMember,
+    CompositeDenoiser,
+    Gaussian,
+    Prior,
+    Result,
+    Routing,
+    SampleSettings,
+    Uniform,
+    Weights,
+    default_prior,
+    routing_from,
+    sample,
+)
+from intarsia.composition.member import Labels, shares_of
+from intarsia.composition.sampling import OnProgress
+from intarsia.errors import SettingsError, UnknownName
+from intarsia.routers import GaussianBank, GaussianPart
+from intarsia.vault.package import Core
+from intarsia.vault.parts import stored_part
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What weights may be made of: the members, the public things, and the prior (n,)."""
+
+    members: Sequence[CompartmentMember]
+    backbone: Backbone
+    core: Core
+    prior: Tensor
+
+
+def _gaussian(parts: Parts) -> Weights:
+    stored = (stored_part(member.compartment, "gaussian") for member in parts.members)
+    bank = GaussianBank([GaussianPart.from_tensors(*part, parts.core.basis) for part in stored])
+    return Gaussian(bank, parts.backbone.schedule)
+
+
+WEIGHTS: Mapping[str, Callable[[Parts], Weights]] = MappingProxyType(
+    {
+        "gaussian": _gaussian,
+        "prior": lambda parts: Prior(shares_of(parts.members)),
+        "uniform": lambda parts: Uniform(shares_of(parts.members), parts.prior.log()),
+    }
+)
+"""The weights that a vault can make, by name."""
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Compartments joined: `model` is a denoiser like any other, `sample` draws from it.
+
+    `licences` are those of all sources that the members saw, by source. `isolated` says whether every source's part of the
+    weights saw that source and public data only.
+    """
+
+    model: CompositeDenoiser
+    backbone: Backbone
+    licences: Mapping[str, str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.model.names
+
+    @property
+    def isolated(self) -> bool:
+        return self.model.weights.isolated
+
+    def sample(
+        self,
+        count: int,
+        settings: SampleSettings | None = None,
+        *,
+        labels: Labels | None = None,
+        first: int = 0,
+        on_progress: OnProgress | None = None,
+    ) -> Result:
+        return sample(
+            self.model, count, settings or SampleSettings(), decode=self.backbone.decode, labels=labels, first=first, on_progress=on_progress
+        )
+
+
+def compose(
+    compartments: Sequence[Compartment],
+    backbone: Backbone,
+    core: Core,
+    *,
+    weights: str | Weights = "gaussian",
+    routing: str | Routing = "threshold",
+    prior: Mapping[str, float] | None = None,
+    precision: str = "auto",
+) -> CompositeDenoiser:
+    """Join compartments on their backbone.
+
+    Args:
+        weights: a name of `WEIGHTS`, or weights made for these members in this order.
+        routing: as `routing_from` reads it, or a routing.
+        prior: one positive number per member, scaled to sum to 1; None takes the members' sizes.
+
+    Raises:
+        UnknownName: no such weights or routing, or the prior names a stranger.
+        IncompatibleError: members of different backbones or bases, or without the router part that the weights need.
+        SettingsError: a prior that is none.
+    """
+    members = [CompartmentMember(backbone, each, precision=precision) for each in compartments]
+    shares = default_prior(members) if prior is None else given_prior(prior, [member.name for member in members])
+    if isinstance(weights, str):
+        if weights not in WEIGHTS:
+            raise UnknownName("weights", weights, WEIGHTS)
+        weights = WEIGHTS[weights](Parts(members, backbone, core, shares))
+    chosen = routing_from(routing) if isinstance(routing, str) else routing
+    return CompositeDenoiser(members, shares, weights, chosen, backbone.schedule, backbone.latent_shape)
+
+
+def given_prior(prior: Mapping[str, float], names: Sequence[str]) -> Tensor:
+    """Shares (n,), float64, in the order of `names`.
+
+    Raises:
+        UnknownName: it names a source that is not there.
+        SettingsError: a source is left out, or a number is not positive.
+    """
+    for name in prior:
+        if name not in names:
+            raise UnknownName("source of the prior", name, names)
+    if missing := [name for name in names if name not in prior]:
+        raise SettingsError(f"the prior leaves out {', '.join(missing)}; give every source of the composition a number above 0")
+    shares = torch.tensor([prior[name] for name in names], dtype=torch.float64)
+    if not bool((shares > 0).all() and shares.isfinite().all()):
+        raise SettingsError(f"the prior is {dict(prior)}; every number must be above 0, or leave the source out of the composition")
+    return shares / shares.sum()

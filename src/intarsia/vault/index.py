@@ -1,0 +1,254 @@
+"""The index: a catalogue of sources, samples and compartments, for listings and searches. It is derived, never the truth.
+
+It is always made again from the folders, in one fixed order, so that the same folders give the same bytes and nothing that was
+forgotten can linger in a free page. By default it is one SQLite file; any database SQLAlchemy knows may be named by URL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection, Engine, ForeignKeyConstraint, Index, NullPool, create_engine, delete, insert, make_url, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from intarsia.data import Manifest, Sample
+from intarsia.errors import SettingsError, VaultError
+from intarsia.files import sync_folder
+from intarsia.vault.records import CompartmentInfo, SourceInfo
+from intarsia.vault.store import INDEX_FILE
+
+_ROWS = 5000
+
+
+class _Base(DeclarativeBase):
+    """Every table has the vault's id in its key, so that one database may index several vaults."""
+
+
+class _SourceRow(_Base):
+    __tablename__ = "sources"
+    vault: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    licence: Mapped[str]
+    attribution: Mapped[str]
+    count: Mapped[int]
+    labels: Mapped[str]
+    manifest_root: Mapped[str]
+
+
+class _SampleRow(_Base):
+    __tablename__ = "samples"
+    vault: Mapped[str] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    file_name: Mapped[str]
+    text: Mapped[str | None]
+    label: Mapped[str | None]
+    __table_args__ = (
+        ForeignKeyConstraint(["vault", "source"], ["sources.vault", "sources.name"], ondelete="CASCADE"),
+        Index("samples_by_id", "vault", "id"),
+    )
+
+
+class _CompartmentRow(_Base):
+    __tablename__ = "compartments"
+    vault: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    sources: Mapped[str]
+    adapter: Mapped[str]
+    count: Mapped[int]
+    labels: Mapped[str]
+    steps: Mapped[int]
+    routers: Mapped[str]
+    manifest_root: Mapped[str]
+    digest: Mapped[str]
+
+
+class Catalogue:
+    """The index of one vault.
+
+    Args:
+        root: the vault's folder.
+        vault: the vault's id.
+        url: a database; None is the SQLite file in the vault's folder.
+
+    Raises:
+        SettingsError: the URL is none that SQLAlchemy can use.
+    """
+
+    def __init__(self, root: Path, vault: str, url: str | None):
+        self._file, self._vault, self._url = root / INDEX_FILE, vault, check_url(url) if url else None
+
+    def rebuild(
+        self, scratch: Path, sources: Sequence[tuple[SourceInfo, Manifest]], compartments: Sequence[CompartmentInfo]
+    ) -> None:
+        """Make the index anew; `scratch` is a folder on the same disk as the vault.
+
+        Raises:
+            VaultError: the database cannot be written.
+        """
+        if self._url is not None:
+            with _errors(str(self._url)), _engine(self._url) as engine:
+                self._replace(engine, sources, compartments)
+            return
+        fresh = scratch / INDEX_FILE
+        fresh.unlink(missing_ok=True)
+        with _errors(str(self._file)), _engine(_sqlite(fresh)) as engine, engine.connect() as connection:
+            # The file is brought to the disk as a whole below: a journal would only cost time.
+            connection.exec_driver_sql("PRAGMA journal_mode=OFF")
+            connection.exec_driver_sql("PRAGMA synchronous=OFF")
+            connection.commit()
+            self._fill(connection, sources, compartments)
+            connection.commit()
+        sync_folder(fresh)
+        os.replace(fresh, self._file)
+        sync_folder(self._file.parent)
+
+    def sources(self) -> list[SourceInfo]:
+        """All sources, by name."""
+        query = select(_SourceRow).where(_SourceRow.vault == self._vault).order_by(_SourceRow.name)
+        with self._session() as session:
+            return [_source(row) for row in session.scalars(query)]
+
+    def compartments(self) -> list[CompartmentInfo]:
+        """All compartments, by name."""
+        query = select(_CompartmentRow).where(_CompartmentRow.vault == self._vault).order_by(_CompartmentRow.name)
+        with self._session() as session:
+            return [_compartment(row) for row in session.scalars(query)]
+
+    def samples(self, *, prefix: str = "", label: str | None = None, text: str | None = None) -> list[tuple[str, Sample]]:
+        """(source, sample) of all samples whose id starts with `prefix`, with that label, with `text` in the caption."""
+        query = select(_SampleRow).where(_SampleRow.vault == self._vault, _SampleRow.id.startswith(prefix, autoescape=True))
+        if label is not None:
+            query = query.where(_SampleRow.label == label)
+        if text is not None:
+            query = query.where(_SampleRow.text.contains(text, autoescape=True))
+        with self._session() as session:
+            rows = session.scalars(query.order_by(_SampleRow.source, _SampleRow.id))
+            return [(row.source, Sample(row.id, row.file_name, row.text, row.label)) for row in rows]
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[Session]:
+        url = self._url or _sqlite(self._file, read_only=True)
+        with _errors(str(url)), _engine(url) as engine, Session(engine) as session:
+            yield session
+
+    def _replace(
+        self, engine: Engine, sources: Sequence[tuple[SourceInfo, Manifest]], compartments: Sequence[CompartmentInfo]
+    ) -> None:
+        with engine.begin() as connection:
+            if engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("PRAGMA secure_delete=ON")
+            _Base.metadata.create_all(connection)
+            for table in (_SampleRow, _SourceRow, _CompartmentRow):
+                connection.execute(delete(table).where(table.vault == self._vault))
+            self._fill(connection, sources, compartments)
+
+    def _fill(
+        self,
+        connection: Connection,
+        sources: Sequence[tuple[SourceInfo, Manifest]],
+        compartments: Sequence[CompartmentInfo],
+    ) -> None:
+        _Base.metadata.create_all(connection)
+        for info, manifest in sources:
+            connection.execute(insert(_SourceRow), {"vault": self._vault, **_values(info, _SourceRow)})
+            for rows in _blocks(manifest):
+                values = [
+                    {"vault": self._vault, "source": info.name, "id": s.id, "file_name": s.file_name, "text": s.text, "label": s.label}
+                    for s in rows
+                ]
+                connection.execute(insert(_SampleRow), values)
+        for compartment in compartments:
+            connection.execute(insert(_CompartmentRow), {"vault": self._vault, **_values(compartment, _CompartmentRow)})
+
+
+def check_url(url: str) -> URL:
+    """Parse a database URL that will be stored in the vault.
+
+    Raises:
+        SettingsError: it is none, or holds a password.
+    """
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect()
+    except (SQLAlchemyError, ImportError) as error:
+        raise SettingsError(f"the index cannot be kept at '{url}' ({error}); expected a URL such as postgresql+psycopg://host/db") from None
+    if parsed.password is not None:
+        raise SettingsError(
+            f"the index URL '{parsed}' holds a password, which would be stored in the vault; leave it out and give it to the "
+            "database's client in its own way (PGPASSWORD or a password file)"
+        )
+    return parsed
+
+
+def _sqlite(path: Path, *, read_only: bool = False) -> URL:
+    query = {"mode": "ro", "uri": "true"} if read_only else {}
+    database = f"file:{quote(str(path))}" if read_only else str(path)
+    return URL.create("sqlite", database=database, query=query)
+
+
+@contextlib.contextmanager
+def _engine(url: URL) -> Iterator[Engine]:
+    """An engine that keeps no connection: the file under it may be replaced at any time."""
+    engine = create_engine(url, poolclass=NullPool)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextlib.contextmanager
+def _errors(where: str) -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise VaultError(f"the index {where} cannot be used ({reason}); check the database or the disk, then open the vault again") from error
+
+
+def _blocks(manifest: Manifest) -> Iterator[Sequence[Sample]]:
+    for start in range(0, len(manifest), _ROWS):
+        yield manifest.samples[start : start + _ROWS]
+
+
+_LISTS = ("labels", "sources", "routers")
+
+
+def _values(info: SourceInfo | CompartmentInfo, table: type[_Base]) -> dict[str, Any]:
+    """The columns of a row; lists become JSON text."""
+    names = [column.name for column in table.__table__.columns if column.name != "vault"]
+    return {name: json.dumps(getattr(info, name)) if name in _LISTS else getattr(info, name) for name in names}
+
+
+def _source(row: _SourceRow) -> SourceInfo:
+    return SourceInfo(
+        name=row.name,
+        owner=row.owner,
+        licence=row.licence,
+        attribution=row.attribution,
+        count=row.count,
+        labels=tuple(json.loads(row.labels)),
+        manifest_root=row.manifest_root,
+    )
+
+
+def _compartment(row: _CompartmentRow) -> CompartmentInfo:
+    return CompartmentInfo(
+        name=row.name,
+        sources=tuple(json.loads(row.sources)),
+        adapter=row.adapter,
+        count=row.count,
+        labels=tuple(json.loads(row.labels)),
+        steps=row.steps,
+        routers=tuple(json.loads(row.routers)),
+        manifest_root=row.manifest_root,
+        digest=row.digest,
+    )

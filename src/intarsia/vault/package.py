@@ -1,0 +1,192 @@
+"""A backbone package: the public part of a vault, which everybody may have, as a folder.
+
+    backbone/                        Backbone.save
+    core/core.json                   what the core set is: name, owner, licence, attribution, count, manifest root, digests
+    core/basis.safetensors           the basis of the Gaussian routers, fitted to the core's latents
+    core/fingerprints.safetensors    ids and thumbnails of all core pictures, with which overlapping sources are found
+    core/samples.safetensors         some core pictures, if any: the other side of `reference` router parts
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from intarsia.backbone import Backbone
+from intarsia.data import Manifest, Sample, Source, to_float, to_uint8
+from intarsia.data.images import Pixels
+from intarsia.data.source import hash_fraction
+from intarsia.errors import CorruptError, SettingsError, UnknownName
+from intarsia.files import load_tensors, save_tensors
+from intarsia.routers import Basis
+from intarsia.vault.records import read_record, write_record
+from intarsia.vault.sources import check_shape
+from intarsia.vault.store import BACKBONE, CORE
+
+CORE_FILE = "core.json"
+BASIS_FILE = "basis.safetensors"
+FINGERPRINTS_FILE = "fingerprints.safetensors"
+SAMPLES_FILE = "samples.safetensors"
+KEPT = 2048
+_THUMBNAIL = 8  # what the comparison of near duplicates looks at
+_SPLIT = 0  # seed of the hash that chooses the kept samples
+
+
+@dataclass(frozen=True)
+class Core:
+    """What a vault knows of the core set. Tensors are read when they are first asked for.
+
+    Raises (on use):
+        CorruptError: something is missing or damaged.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+
+    @cached_property
+    def basis(self) -> Basis:
+        return Basis.from_tensors(self._tensors(BASIS_FILE))
+
+    @cached_property
+    def fingerprints(self) -> Source:
+        """The core as a source of thumbnails under the ids of the full pictures: enough for `refuse_core_overlap`."""
+        tensors = self._tensors(FINGERPRINTS_FILE)
+        ids = [bytes(row).hex() for row in tensors["ids"].numpy()]
+        samples = tuple(Sample(id, id[:16]) for id in ids)
+        return Source("core", self.record["owner"], self.record["licence"], "", Manifest(samples), tensors["thumbnails"].numpy())
+
+    @cached_property
+    def samples(self) -> Tensor | None:
+        """The core pictures that were kept, float32 (M, C, H, W) in [-1, 1], in the order of their ids; None if none were."""
+        return to_float(self._tensors(SAMPLES_FILE)["images"].numpy()) if SAMPLES_FILE in self.record["files"] else None
+
+    def _tensors(self, name: str) -> dict[str, Tensor]:
+        return load_tensors(self.folder / name, digest=self.record["files"][name])
+
+
+def write_package(
+    folder: Path, backbone: Backbone, core: Source, *, basis_rank: int | None = None, keep_samples: int = KEPT
+) -> None:
+    """Write a backbone and what is public about its core set.
+
+    Args:
+        basis_rank: of the Gaussian routers' basis; None keeps every dimension of the latent space.
+        keep_samples: how many core pictures to keep, at most; those with the smallest hashes.
+
+    Raises:
+        IncompatibleError: the core's images are not of the backbone's shape.
+        InputError: the core is too small for a basis.
+        SettingsError: a rank or a number that makes no sense.
+    """
+    if keep_samples < 0:
+        raise SettingsError(f"keep_samples is {keep_samples}; expected a number of core pictures, or 0 for none")
+    check_shape(core, backbone.image_shape)
+    basis = Basis.fit(latents_of(backbone, core), basis_rank)
+    backbone.save(folder / BACKBONE)
+    place = folder / CORE
+    place.mkdir()
+    stored = {BASIS_FILE: basis.tensors(), FINGERPRINTS_FILE: _fingerprints(core)}
+    if keep_samples:
+        stored[SAMPLES_FILE] = {"images": torch.from_numpy(_kept(core, keep_samples))}
+    record = {
+        "name": core.name,
+        "owner": core.owner,
+        "licence": core.licence,
+        "attribution": core.attribution,
+        "count": len(core),
+        "manifest_root": core.manifest.root,
+        "basis": basis.fingerprint(),
+        "kept": min(keep_samples, len(core)),
+        "files": {name: save_tensors(place / name, tensors) for name, tensors in stored.items()},
+    }
+    write_record(place / CORE_FILE, record)
+
+
+def read_core(folder: Path) -> Core:
+    """The core of a package or a vault.
+
+    Raises:
+        CorruptError: its record is missing or damaged.
+    """
+    place = folder / CORE
+    record = read_record(place / CORE_FILE)
+    missing = {"owner", "licence", "basis", "files", "manifest_root", "count"} - set(record)
+    if missing:
+        raise CorruptError(f"{place / CORE_FILE}: not a core's record (it lacks {', '.join(sorted(missing))}); restore it")
+    return Core(place, record)
+
+
+def copy_package(package: Path, folder: Path) -> None:
+    """Copy a package into `folder`, after reading all of it.
+
+    Raises:
+        CorruptError: it is damaged or incomplete.
+        IncompatibleError: backbone and basis are of different latent spaces.
+    """
+    check_package(package)
+    for part in (BACKBONE, CORE):
+        shutil.copytree(package / part, folder / part)
+
+
+def check_package(package: Path) -> Backbone:
+    """Read all of a package; returns its backbone.
+
+    Raises:
+        CorruptError: it is damaged or incomplete, or its parts do not belong together.
+    """
+    backbone, core = Backbone.load(package / BACKBONE), read_core(package)
+    if core.basis.fingerprint() != core.record["basis"] or core.basis.latent_shape != backbone.latent_shape:
+        raise CorruptError(f"{core.folder / BASIS_FILE}: not the basis of this core and backbone; write the package again")
+    if len(core.fingerprints) != core.record["count"]:
+        raise CorruptError(f"{core.folder / FINGERPRINTS_FILE}: {len(core.fingerprints)} pictures, the record says {core.record['count']}")
+    if core.samples is not None and tuple(core.samples.shape[1:]) != backbone.image_shape:
+        raise CorruptError(f"{core.folder / SAMPLES_FILE}: images of {tuple(core.samples.shape[1:])}, not {backbone.image_shape}")
+    return backbone
+
+
+def find_package(name: str | Path) -> Path:
+    """The folder of a package, by path or by the name of one that comes with intarsia.
+
+    Raises:
+        UnknownName: neither a package's folder nor a known name; lists those that come with intarsia.
+    """
+    given = Path(name).expanduser()
+    if (given / BACKBONE).is_dir():
+        return given
+    shipped = Path(str(files("intarsia") / "pretrained"))
+    known = sorted(path.parent.name for path in shipped.glob(f"*/{BACKBONE}")) if shipped.is_dir() else []
+    if str(name) not in known:
+        raise UnknownName("backbone package", str(name), known)
+    return shipped / str(name)
+
+
+def latents_of(backbone: Backbone, source: Source) -> Tensor:
+    """Latents (N, *latent_shape) in manifest order, each image encoded by itself.
+
+    Encoders round differently in batches of different size; a latent must not know what else is in its source.
+    """
+    return torch.cat([backbone.encode(image) for image in source.pixels().split(1)])
+
+
+def _fingerprints(core: Source) -> dict[str, Tensor]:
+    """Ids (N, 32) and thumbnails (N, 8, 8, C), both uint8."""
+    ids = np.stack([np.frombuffer(bytes.fromhex(id), dtype=np.uint8) for id in core.manifest.ids])
+    blocks = [F.adaptive_avg_pool2d(core.select_pixels(rows), _THUMBNAIL) for rows in torch.arange(len(core)).split(1024)]
+    return {"ids": torch.from_numpy(ids), "thumbnails": torch.from_numpy(np.concatenate([to_uint8(b) for b in blocks]))}
+
+
+def _kept(core: Source, count: int) -> Pixels:
+    """The pictures with the smallest hashes, in the order of their ids."""
+    ids: Sequence[str] = core.manifest.ids
+    chosen = sorted(range(len(ids)), key=lambda row: hash_fraction(_SPLIT, ids[row]))[:count]
+    return np.ascontiguousarray(core.images[sorted(chosen)])

@@ -1,0 +1,96 @@
+"""What the vault knows about its members: small records on disk, each with its own digest, and the objects that listings give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from intarsia.compartments.compartment import RECORD_FILE as COMPARTMENT_FILE
+from intarsia.data import Overlap
+from intarsia.errors import CorruptError
+from intarsia.files import canonical_json, digest_of, read_json, write_json
+from intarsia.vault.store import check_format
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """A source of the vault: who holds it, under which licence, and what it amounts to.
+
+    `overlaps` is filled by `Vault.add_source` alone: near duplicates of the core, and pictures that other sources hold too.
+    """
+
+    name: str
+    owner: str
+    licence: str
+    attribution: str
+    count: int
+    labels: tuple[str, ...]
+    manifest_root: str
+    overlaps: tuple[Overlap, ...] = ()
+
+
+@dataclass(frozen=True)
+class CompartmentInfo:
+    """A trained compartment: the sources it saw, its adapter kind, and the kinds of its router parts.
+
+    `digest` is the sha256 of its record, which holds the digests of its files: equal digests are equal bytes.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    adapter: str
+    count: int
+    labels: tuple[str, ...]
+    steps: int
+    routers: tuple[str, ...]
+    manifest_root: str
+    digest: str
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record with its format and a digest over the rest."""
+    sealed = {"format": FORMAT, **record}
+    write_json(path, sealed | {"digest": digest_of(canonical_json(sealed))})
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read what `write_record` wrote.
+
+    Raises:
+        CorruptError: missing, damaged, or not the bytes that its digest was taken of.
+        SettingsError: written by a newer version.
+    """
+    record = read_json(path)
+    check_format(path, record.get("format"), FORMAT)
+    stated = record.pop("digest", None)
+    if stated != digest_of(canonical_json(record)):
+        raise CorruptError(f"{path}: its digest does not fit its contents; it was damaged or edited, restore it from a backup")
+    return record
+
+
+def compartment_info(folder: Path) -> CompartmentInfo:
+    """What a compartment's record says, without opening its tensors.
+
+    Raises:
+        CorruptError: the record is missing or not one.
+    """
+    path = folder / COMPARTMENT_FILE
+    record: dict[str, Any] = read_json(path)
+    try:
+        return CompartmentInfo(
+            name=str(record["name"]),
+            sources=tuple(record["sources"]),
+            adapter=str(record["adapter"]["kind"]),
+            count=int(record["count"]),
+            labels=tuple(sorted(record["classes"])),
+            steps=int(record["training"]["settings"]["steps"]),
+            routers=tuple(sorted(record["router"])),
+            manifest_root=str(record["manifest_root"]),
+            digest=digest_of(path.read_bytes()),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"{path}: not a compartment's record ({error}); train it again") from error

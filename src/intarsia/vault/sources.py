@@ -1,0 +1,163 @@
+"""A source on disk: a record, a manifest, and one PNG per sample named by its id, so that one sample can be erased alone.
+
+    source.json     owner, licence, attribution, count, labels, image shape, manifest root
+    manifest.json   the samples: id, file name, caption, label
+    images/<id>.png
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from intarsia.data import ImageLimits, Manifest, Sample, Source, decode, encode_png, sample_id
+from intarsia.data.images import Pixels
+from intarsia.errors import CorruptError, IncompatibleError, IntarsiaError
+from intarsia.vault.records import SourceInfo, read_record, write_record
+
+SOURCE_FILE = "source.json"
+MANIFEST_FILE = "manifest.json"
+IMAGES = "images"
+
+
+def check_shape(source: Source, image_shape: Sequence[int]) -> None:
+    """Refuse images that the backbone cannot take.
+
+    Raises:
+        IncompatibleError: they are not of `image_shape`, (C, H, W).
+    """
+    channels, height, width = image_shape
+    found = source.images.shape[1:]
+    if found != (height, width, channels):
+        raise IncompatibleError(
+            f"source '{source.name}' has images of {found[0]}x{found[1]} with {found[2]} channels, this vault's backbone "
+            f"takes {height}x{width} with {channels}; read them with that size and number of channels"
+        )
+
+
+def write_source(folder: Path, source: Source) -> SourceInfo:
+    """Write a source into an empty folder. Nothing is brought to the disk one by one: the change that stages it does."""
+    (folder / IMAGES).mkdir()
+    for sample, image in zip(source.manifest, source.images, strict=True):
+        image_file(folder, sample).write_bytes(encode_png(image))
+    (folder / MANIFEST_FILE).write_text(source.manifest.to_json() + "\n", encoding="utf-8")
+    info = SourceInfo(
+        name=source.name,
+        owner=source.owner,
+        licence=source.licence,
+        attribution=source.attribution,
+        count=len(source),
+        labels=source.labels,
+        manifest_root=source.manifest.root,
+    )
+    record = {
+        "name": info.name,
+        "owner": info.owner,
+        "licence": info.licence,
+        "attribution": info.attribution,
+        "count": info.count,
+        "labels": list(info.labels),
+        "manifest_root": info.manifest_root,
+        "image_shape": list(source.images.shape[1:]),
+    }
+    write_record(folder / SOURCE_FILE, record)
+    return info
+
+
+def source_info(folder: Path) -> SourceInfo:
+    """What a source's record says; neither manifest nor images are opened.
+
+    Raises:
+        CorruptError: the record is missing or damaged.
+    """
+    record = read_record(folder / SOURCE_FILE)
+    try:
+        return SourceInfo(
+            name=record["name"],
+            owner=record["owner"],
+            licence=record["licence"],
+            attribution=record["attribution"],
+            count=record["count"],
+            labels=tuple(record["labels"]),
+            manifest_root=record["manifest_root"],
+        )
+    except (KeyError, TypeError) as error:
+        raise CorruptError(f"{folder / SOURCE_FILE}: not a source's record ({error}); restore it from a backup") from error
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The samples of a source.
+
+    Raises:
+        CorruptError: missing, damaged, or not those that the record states.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = Manifest.from_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CorruptError(f"{path}: missing; restore it from a backup, or forget the source and add it again") from error
+    except CorruptError as error:
+        raise CorruptError(f"{path}: {error}") from error
+    stated = source_info(folder).manifest_root
+    if manifest.root != stated:
+        raise CorruptError(f"{path}: hashes to {manifest.root[:16]}…, the record says {stated[:16]}…; restore it from a backup")
+    return manifest
+
+
+def load_source(folder: Path) -> Source:
+    """The source with all its pixels, every one checked against its id.
+
+    Raises:
+        CorruptError: something is missing or damaged.
+    """
+    info, manifest = source_info(folder), read_manifest(folder)
+    pixels = [image for _, image in _images(folder, manifest)]
+    return Source(info.name, info.owner, info.licence, info.attribution, manifest, np.stack(pixels))
+
+
+def source_problems(folder: Path) -> list[str]:
+    """All that is wrong with a source on disk, one line each."""
+    try:
+        manifest = read_manifest(folder)
+    except IntarsiaError as error:
+        return [str(error)]
+    problems = []
+    for sample in manifest:
+        try:
+            list(_images(folder, Manifest((sample,))))
+        except CorruptError as error:
+            problems.append(str(error))
+    expected = {image_file(folder, sample).name for sample in manifest}
+    found = {path.name for path in (folder / IMAGES).iterdir()} if (folder / IMAGES).is_dir() else set()
+    strange = [folder / IMAGES / name for name in sorted(found - expected)]
+    strange += [p for p in sorted(folder.iterdir()) if p.name not in (SOURCE_FILE, MANIFEST_FILE, IMAGES)]
+    return problems + [f"{path}: belongs to no sample; remove it" for path in strange]
+
+
+def image_file(folder: Path, sample: Sample) -> Path:
+    return folder / IMAGES / f"{sample.id}.png"
+
+
+def _images(folder: Path, manifest: Manifest) -> Iterator[tuple[Sample, Pixels]]:
+    height, _, channels = _shape(folder)
+    for sample in manifest:
+        path = image_file(folder, sample)
+        try:
+            image = decode(path.read_bytes(), size=height, channels=channels, limits=ImageLimits())
+        except FileNotFoundError as error:
+            raise CorruptError(f"{path}: missing; restore it from a backup, or forget the source and add it again") from error
+        except IntarsiaError as error:
+            raise CorruptError(f"{path}: {error}; restore it from a backup") from error
+        if sample_id(image) != sample.id:
+            raise CorruptError(f"{path}: its pixels are not those of the sample it is named after; restore it from a backup")
+        yield sample, image
+
+
+def _shape(folder: Path) -> tuple[int, int, int]:
+    try:
+        height, width, channels = read_record(folder / SOURCE_FILE)["image_shape"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"{folder / SOURCE_FILE}: not a source's record ({error}); restore it from a backup") from error
+    return height, width, channels

@@ -1,0 +1,239 @@
+"""The vault's folders: one writer at a time, and changes that happen whole or not at all.
+
+A change is staged in `work/<id>/` and decided by writing `work/<id>/plan.json`; then renames carry it out, the index is made
+again, and the work folder goes. Whoever finds a work folder without a plan throws it away, and carries out one with a plan.
+So a kill at any moment leaves the old state or the new one, and an empty `work/` says that index and folders agree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from intarsia.errors import CorruptError, SettingsError, VaultError
+from intarsia.files import disk_errors, read_json, sync_folder, write_json
+
+RECORD_FILE = "vault.json"
+LOCK_FILE = "lock"
+INDEX_FILE = "index.db"
+PLAN_FILE = "plan.json"
+BACKBONE, CORE, SOURCES, COMPARTMENTS, TRAINING, WORK = "backbone", "core", "sources", "compartments", "training", "work"
+
+
+class Change:
+    """One change in the making: folders to put in place and folders to take away, by their paths in the vault."""
+
+    def __init__(self, staging: Path):
+        self.staging = staging
+        self.moves: dict[str, str | None] = {}
+
+    def put(self, target: str) -> Path:
+        """A new, empty folder that will stand at `target`, in place of what is there."""
+        staged = f"new-{len(self.moves)}"
+        self.moves[target] = staged
+        (self.staging / staged).mkdir()
+        return self.staging / staged
+
+    def remove(self, target: str) -> None:
+        """What stands at `target`, if anything, will be gone."""
+        self.moves[target] = None
+
+
+class Store:
+    """The folders of one vault.
+
+    Args:
+        root: the vault's folder.
+        reindex: makes the index again from the folders, using a scratch folder that it is given.
+    """
+
+    def __init__(self, root: Path, reindex: Callable[[Path], None]):
+        self.root, self._reindex = root, reindex
+
+    def source(self, name: str) -> Path:
+        return self.root / SOURCES / name
+
+    def compartment(self, name: str) -> Path:
+        return self.root / COMPARTMENTS / name
+
+    def training(self, name: str) -> Path:
+        return self.root / TRAINING / name
+
+    def names(self, kind: str) -> list[str]:
+        """The folders of a kind (`SOURCES`, `COMPARTMENTS`, `TRAINING`, `WORK`), sorted; no file in them is opened."""
+        try:
+            with os.scandir(self.root / kind) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        except FileNotFoundError:
+            return []  # copying tools drop empty folders
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only writer; what an interrupted writer left is settled first.
+
+        Raises:
+            VaultError: another process is writing, or the folder cannot be written.
+        """
+        with file_lock(self.root / LOCK_FILE) as holder:
+            if holder is not None:
+                raise VaultError(f"{self.root}: {holder} is changing this vault; try again when it has finished")
+            self._recover()
+            yield
+
+    def settle(self) -> None:
+        """Finish or undo what an interrupted writer left, unless a writer is at work right now.
+
+        Raises:
+            VaultError: something was left, and the folder cannot be written.
+        """
+        if not self.names(WORK):
+            return
+        with file_lock(self.root / LOCK_FILE) as holder:
+            if holder is None:
+                self._recover()
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[Change]:
+        """Stage a change inside the block; it is carried out when the block ends, dropped when it raises.
+
+        Raises:
+            VaultError: as `locked`, or the disk is full; what was there before is untouched, or the change is finished by
+                whoever opens the vault next.
+        """
+        with self.locked(), disk_errors(self.root):
+            staging = self.root / WORK / uuid.uuid4().hex
+            staging.mkdir(parents=True)
+            try:
+                change = Change(staging)
+                yield change
+                sync_tree(staging)
+                sync_folder(staging.parent)
+                write_json(staging / PLAN_FILE, {"moves": change.moves})
+            finally:
+                if not (staging / PLAN_FILE).exists():
+                    shutil.rmtree(staging, ignore_errors=True)
+            self._carry_out(staging)
+
+    def _recover(self) -> None:
+        with disk_errors(self.root):
+            for name in self.names(WORK):
+                staging = self.root / WORK / name
+                if (staging / PLAN_FILE).exists():
+                    self._carry_out(staging)
+                else:
+                    shutil.rmtree(staging)
+
+    def _carry_out(self, staging: Path) -> None:
+        """Do what the plan says, from wherever it stands: every move is made once, however often this is called."""
+        moves = read_json(staging / PLAN_FILE)["moves"]
+        assert isinstance(moves, dict)
+        for target, staged in moves.items():
+            self._move(staging, self.root / target, None if staged is None else staging / staged)
+        self._reindex(staging)
+        # Without its plan the folder is rubbish, which any later writer may throw away.
+        (staging / PLAN_FILE).unlink()
+        shutil.rmtree(staging)
+        sync_folder(staging.parent)
+
+    @staticmethod
+    def _move(staging: Path, target: Path, staged: Path | None) -> None:
+        if staged is not None and not staged.exists():
+            return
+        target.parent.mkdir(exist_ok=True)
+        if target.exists():
+            os.replace(target, staging / f"old-{uuid.uuid4().hex}")
+        if staged is not None:
+            os.replace(staged, target)
+        sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def file_lock(path: Path) -> Iterator[str | None]:
+    """Hold a lock file; yields None, or who holds it. The file is empty when nobody does, so that it leaves no trace."""
+    with disk_errors(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        if not _try_lock(handle):
+            yield f"process {os.pread(handle, 20, 0).decode('ascii', 'replace').strip() or '(unknown)'}"
+            return
+        with disk_errors(path):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+        try:
+            yield None
+        finally:
+            os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path, busy: str) -> Iterator[None]:
+    """Hold a folder itself, without a file in it.
+
+    Raises:
+        VaultError: somebody else holds it; the message is `busy`.
+    """
+    with disk_errors(folder):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not _try_lock(handle):
+            raise VaultError(busy)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def sync_tree(folder: Path) -> None:
+    """Bring all files below a folder, and the folders, to the disk."""
+    for place, _, files in os.walk(folder):
+        for name in files:
+            sync_folder(Path(place) / name)
+        sync_folder(Path(place))
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A scratch folder that becomes `path` when the block ends, and vanishes when it raises.
+
+    Raises:
+        VaultError: there is something at `path` already, or the disk is full.
+    """
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise VaultError(f"{path} exists already; choose another place or remove it")
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    with disk_errors(path):
+        try:
+            scratch.mkdir(parents=True)
+            yield scratch
+            sync_tree(scratch)
+            os.replace(scratch, path)
+            sync_folder(path.parent)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_format(path: Path, found: object, supported: int) -> None:
+    """Refuse a record of another format.
+
+    Raises:
+        CorruptError: the number is no number.
+        SettingsError: it is of a newer version of intarsia.
+    """
+    if not isinstance(found, int) or found < 1:
+        raise CorruptError(f"{path}: format is {found!r}, expected {supported}; restore it from a backup")
+    if found > supported:
+        raise SettingsError(f"{path}: format {found} is newer than {supported}, the newest known here; update intarsia")

@@ -1,0 +1,204 @@
+"""The composed model against ground truth: exact mixtures, where every weight and every score is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor
+
+from intarsia.composition import (
+    Ancestral,
+    CompositeDenoiser,
+    Exact,
+    Full,
+    Prior,
+    Random,
+    SampleSettings,
+    Threshold,
+    TopK,
+    Uniform,
+    default_prior,
+    sample,
+)
+from intarsia.composition.member import shares_of
+from intarsia.composition.routing import Routing
+from intarsia.composition.weights import Weights
+from intarsia.diffusion import Cosine, GaussianMixture, MixtureDenoiser, joint
+from intarsia.errors import SettingsError, UnknownName
+
+SCHEDULE = Cosine()
+
+
+@dataclass
+class ExactMember:
+    """A source whose model is known: a Gaussian mixture. Counts its calls, and shifts by 1 when it sees a label."""
+
+    name: str
+    mixture: GaussianMixture
+    count: int = 100
+    classes: Mapping[str, int] = field(default_factory=dict)
+    rows_seen: list[int] = field(default_factory=list)
+
+    def x0_hat(self, x_t: Tensor, t: Tensor, labels: Sequence[str | None]) -> Tensor:
+        self.rows_seen.append(len(x_t))
+        shift = torch.tensor([label is not None for label in labels], dtype=x_t.dtype)
+        return MixtureDenoiser(SCHEDULE, self.mixture.to(x_t.dtype))(x_t, t) + shift[:, None]
+
+
+def mixture(*means: float, std: float = 0.2) -> GaussianMixture:
+    centre = torch.tensor(means, dtype=torch.float64)[:, None].repeat(1, 2)
+    covariance = (std**2 * torch.eye(2, dtype=torch.float64)).repeat(len(means), 1, 1)
+    return GaussianMixture.from_moments(torch.full((len(means),), 1 / len(means), dtype=torch.float64), centre, covariance)
+
+
+def members(counts: Sequence[int] = (100, 100)) -> list[ExactMember]:
+    return [ExactMember("left", mixture(-2.0, 0.0), counts[0]), ExactMember("right", mixture(0.5, 2.0), counts[1])]
+
+
+def composed(some: list[ExactMember], routing: Routing, weights: str = "exact") -> CompositeDenoiser:
+    prior = default_prior(some)
+    kinds: dict[str, Weights] = {
+        "exact": Exact([m.mixture for m in some], SCHEDULE),
+        "prior": Prior(shares_of(some)),
+        "uniform": Uniform(shares_of(some), prior.log()),
+    }
+    return CompositeDenoiser(some, prior, kinds[weights], routing, SCHEDULE, (2,))
+
+
+def draw(model: CompositeDenoiser, count: int = 2000, **settings: object) -> Tensor:
+    chosen = SampleSettings(**{"steps": 60, "batch": 1000, "spacing": "log_snr"} | settings)
+    return sample(model, count, chosen, decode=lambda x: x).images
+
+
+# Proposition 3.1 of the paper
+def test_the_composition_is_the_model_of_the_mixture() -> None:
+    some = members((300, 100))
+    whole = MixtureDenoiser(SCHEDULE, joint([m.mixture for m in some], default_prior(some)))
+    for t in (0.05, 0.3, 0.6, 0.9, 1.0):
+        x_t = torch.randn(50, 2, dtype=torch.float64) * 2
+        times = torch.full((50,), t, dtype=torch.float64)
+        ours = composed(some, Full()).run(range(50))(x_t, times)
+        torch.testing.assert_close(ours, whole(x_t, times), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("routing", [Full(), TopK(1), Threshold(), Ancestral(), Random()], ids=lambda r: r.name)
+def test_one_member_alone_is_the_member(routing: Routing) -> None:
+    alone = members()[:1]
+    x_t, t = torch.randn(7, 2, dtype=torch.float64), torch.full((7,), 0.4, dtype=torch.float64)
+    assert torch.equal(composed(alone, routing).run(range(7))(x_t, t), alone[0].x0_hat(x_t, t, [None] * 7))
+
+
+@pytest.mark.parametrize("routing", [TopK(2), Threshold(0.0)], ids=lambda r: r.name)
+def test_pruned_is_full_when_nothing_is_pruned(routing: Routing) -> None:
+    some = members()
+    x_t, t = torch.randn(9, 2, dtype=torch.float64), torch.full((9,), 0.7, dtype=torch.float64)
+    full, pruned = (composed(some, r).run(range(9))(x_t, t) for r in (Full(), routing))
+    assert torch.equal(full, pruned)
+
+
+def test_members_run_only_for_the_images_that_need_them() -> None:
+    some = members()
+    model = composed(some, Threshold())
+    run = model.run(range(4))
+    x_t = torch.tensor([[-2.0, -2.0], [2.0, 2.0], [2.1, 2.0], [0.3, 0.3]], dtype=torch.float64)
+    run(x_t, torch.full((4,), 0.1, dtype=torch.float64))
+    assert [m.rows_seen for m in some] == [[2], [3]]
+    assert run.calls.tolist() == [1, 1, 1, 2]
+
+
+def test_samples_have_the_prior_as_shares_and_naive_averaging_has_not_the_modes() -> None:
+    some = members((300, 100))
+    right_modes = mixture(-2.0, 0.0, 0.5, 2.0).mean[:, 0]
+
+    def masses(x: Tensor) -> Tensor:
+        near = (x.double().mean(dim=1, keepdim=True) - right_modes).abs()
+        return torch.bincount(near.argmin(dim=1), minlength=4) / len(x)
+
+    truth = torch.tensor([0.375, 0.375, 0.125, 0.125])
+    error = {
+        name: 0.5 * (masses(draw(composed(some, routing, weights))) - truth).abs().sum().item()
+        for name, weights, routing in [
+            ("exact", "exact", Full()),
+            ("threshold", "exact", Threshold()),
+            ("ancestral", "prior", Ancestral()),
+            ("naive", "uniform", Full()),
+        ]
+    }
+    assert max(error["exact"], error["threshold"], error["ancestral"]) < 0.05
+    assert error["naive"] > 0.15
+
+
+def test_an_image_does_not_depend_on_its_batch() -> None:
+    for routing in (Full(), Threshold(), TopK(1), Ancestral(), Random()):
+        model = composed(members((300, 100)), routing)
+        twelve = draw(model, 12, batch=5, seed=7, steps=8)
+        alone = sample(model, 1, SampleSettings(steps=8, seed=7, spacing="log_snr"), decode=lambda x: x, first=9).images
+        torch.testing.assert_close(twelve[9:10], alone, rtol=1e-5, atol=1e-6)
+        exactly = draw(model, 12, seed=7, steps=8, batch_invariant=True)
+        fewer = sample(
+            model, 3, SampleSettings(steps=8, seed=7, spacing="log_snr", batch_invariant=True), decode=lambda x: x, first=9
+        ).images
+        assert torch.equal(exactly[9:12], fewer)
+
+
+def test_labels_decide_who_may_take_part() -> None:
+    some = members()
+    some[0].classes, some[1].classes = {"cat": 60, "dog": 40}, {"dog": 20, "owl": 80}
+    run = composed(some, Full(), "prior").run(range(4), labels=["cat", "dog", "owl", None])
+    run(torch.zeros(4, 2, dtype=torch.float64), torch.full((4,), 0.5, dtype=torch.float64))
+    assert run.trace[0].tolist() == [[1, 0], pytest.approx([2 / 3, 1 / 3]), [0, 1], [0.5, 0.5]]
+    with pytest.raises(UnknownName, match="unknown label 'cow'"):
+        composed(some, Full(), "prior").run(range(1), labels=["cow"])
+
+
+def test_naive_averaging_ignores_prior_and_image() -> None:
+    some = members((900, 100))
+    run = composed(some, Full(), "uniform").run(range(3))
+    run(torch.randn(3, 2, dtype=torch.float64), torch.full((3,), 0.2, dtype=torch.float64))
+    torch.testing.assert_close(run.trace[0], torch.full((3, 2), 0.5, dtype=torch.float64))
+
+
+# Both branches composed with their own weights, then null + scale (conditional - null)
+def test_guidance_is_applied_to_composed_branches() -> None:
+    some = members()
+    for member, classes in zip(some, ({"cat": 100}, {"owl": 100}), strict=True):
+        member.classes = classes
+    model = composed(some, Full(), "prior")
+    x_t, t = torch.randn(2, 2, dtype=torch.float64), torch.full((2,), 0.5, dtype=torch.float64)
+    guided = model.run(range(2), labels=["cat", "owl"], guidance_scale=3.0)
+    conditional = model.run(range(2), labels=["cat", "owl"])(x_t, t)
+    null = model.run(range(2))(x_t, t)
+    torch.testing.assert_close(guided(x_t, t), null + 3 * (conditional - null))
+    assert guided.calls.tolist() == [3, 3], "one conditional call and two null calls per image"
+    with pytest.raises(SettingsError, match="needs a label for every image"):
+        model.run(range(2), labels=["cat", None], guidance_scale=3.0)
+
+
+def test_the_result_says_what_was_realised() -> None:
+    model = composed(members((300, 100)), Threshold())
+    result = sample(model, 50, SampleSettings(steps=12, batch=20), decode=lambda x: x)
+    assert result.weights.shape == (12, 50, 2)
+    assert result.times[0] == 1
+    torch.testing.assert_close(result.weights[0].double(), default_prior(model.members).expand(50, 2), atol=1e-6, rtol=0)
+    assert result.shares.sum().item() == pytest.approx(1)
+    assert bool(((result.calls >= 12) & (result.calls <= 24)).all())
+    assert result.report()["sources"]["left"]["prior"] == 0.75
+    heun = sample(model, 3, SampleSettings(steps=12, sampler="heun"), decode=lambda x: x)
+    assert heun.weights.shape == (12, 3, 2), "one entry per step, also where a step calls twice"
+
+
+def test_bad_compositions_are_named() -> None:
+    some = members()
+    with pytest.raises(SettingsError, match="at least one source"):
+        CompositeDenoiser([], torch.ones(0), Prior([]), Full(), SCHEDULE, (2,))
+    with pytest.raises(SettingsError, match="each source once, found left, left"):
+        composed([some[0], some[0]], Full(), "prior")
+    with pytest.raises(SettingsError, match="summing to 1"):
+        CompositeDenoiser(some, torch.tensor([0.5, 0.6]), Prior(shares_of(some)), Full(), SCHEDULE, (2,))
+    with pytest.raises(SettingsError, match="2 labels for 3 images"):
+        sample(composed(some, Full()), 3, SampleSettings(), decode=lambda x: x, labels=["a", "b"])
+    with pytest.raises(UnknownName, match="did you mean 'ddim'"):
+        SampleSettings(sampler="dimm")

@@ -1,0 +1,72 @@
+"""Routing: realised weights are weights, and each rule does what it says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from intarsia.composition import ROUTINGS, Ancestral, Full, Random, Threshold, TopK, routing_from
+from intarsia.composition.routing import Turn, drawn
+from intarsia.errors import SettingsError, UnknownName
+
+
+def turn(rows: int, call: int = 0, seed: int = 0, first: int = 0) -> Turn:
+    return Turn(seed, range(first, first + rows), call)
+
+
+@st.composite
+def weights(draw: st.DrawFn) -> Tensor:
+    rows, sources = draw(st.integers(1, 6)), draw(st.integers(1, 130))
+    logits = torch.randn(rows, sources, generator=torch.Generator().manual_seed(draw(st.integers(0, 2**30)))) * draw(st.sampled_from([0, 1, 20]))
+    return logits.double().softmax(dim=1)
+
+
+@given(weights(), st.sampled_from(["full", "top_k:1", "top_k:2", "threshold:0.01", "threshold:0.3", "ancestral", "random"]))
+def test_rows_sum_to_one_and_stay_positive(w: Tensor, name: str) -> None:
+    realised = routing_from(name)(w, w, turn(len(w)))
+    assert realised.shape == w.shape
+    assert bool((realised >= 0).all())
+    torch.testing.assert_close(realised.sum(dim=1), torch.ones(len(w), dtype=torch.float64))
+
+
+def test_each_rule_keeps_what_it_says() -> None:
+    w = torch.tensor([[0.5, 0.3, 0.195, 0.005], [0.25, 0.25, 0.25, 0.25]], dtype=torch.float64)
+    prior = torch.full_like(w, 0.25)
+    assert torch.equal(Full()(w, prior, turn(2)), w)
+    assert TopK(2)(w, prior, turn(2))[0].tolist() == pytest.approx([0.625, 0.375, 0, 0])
+    assert Threshold(0.01)(w, prior, turn(2))[0].tolist() == pytest.approx([0.5 / 0.995, 0.3 / 0.995, 0.195 / 0.995, 0])
+    assert Threshold(0.4)(w, prior, turn(2))[1].tolist() == [0.25] * 4, "with all below the threshold the largest stay"
+
+
+def test_draws_follow_the_prior_and_stay_with_their_image() -> None:
+    prior = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).expand(4000, 3)
+    for rule in (Ancestral(), Random()):
+        shares = rule(prior, prior, turn(4000)).mean(dim=0)
+        torch.testing.assert_close(shares, prior[0], atol=0.03, rtol=0)
+    first, later = (Ancestral()(prior, prior, turn(4000, call)) for call in (0, 5))
+    assert torch.equal(first, later), "ancestral draws once"
+    assert not torch.equal(*(Random()(prior, prior, turn(4000, call)) for call in (0, 5)))
+    alone = Random()(prior[:1], prior[:1], turn(1, call=5, first=17))
+    assert torch.equal(alone[0], Random()(prior, prior, turn(4000, call=5))[17]), "a draw does not depend on the batch"
+
+
+def test_drawn_takes_the_interval_of_the_number() -> None:
+    p = torch.tensor([[0.2, 0.0, 0.8]] * 4, dtype=torch.float64)
+    assert drawn(p, torch.tensor([0.0, 0.19, 0.21, 0.999999], dtype=torch.float64)).argmax(dim=1).tolist() == [0, 0, 2, 2]
+
+
+def test_names() -> None:
+    assert {routing_from(name).name for name in ROUTINGS} == set(ROUTINGS)
+    with pytest.raises(UnknownName, match="did you mean 'threshold'"):
+        routing_from("treshold")
+    with pytest.raises(SettingsError, match="'x' is not a number"):
+        routing_from("top_k:x")
+    with pytest.raises(SettingsError, match="takes no number"):
+        routing_from("full:2")
+    with pytest.raises(SettingsError, match="at least one member"):
+        TopK(0)
+    with pytest.raises(SettingsError, match=r"in \[0, 0.5\]"):
+        Threshold(0.7)

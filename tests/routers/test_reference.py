@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import Tensor
+
+from intarsia.backbone import Backbone
+from intarsia.diffusion import GaussianMixture, exact_weights, keyed_generator, keyed_normal
+from intarsia.errors import CorruptError, IncompatibleError, SettingsError
+from intarsia.files import tensors_to_bytes
+from intarsia.routers import HeadSettings, HeadStep, ReferenceBank, ReferencePart, mid_features
+
+Draws = tuple[Tensor, list[str]]
+QUICK = HeadSettings(steps=4, batch=16, hidden=8)
+
+
+@pytest.fixture(scope="module")
+def parts(picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone) -> list[ReferencePart]:
+    return [ReferencePart.fit(*each, picture_core, backbone) for each in picture_draws]
+
+
+def noisy(pictures: list[GaussianMixture], backbone: Backbone, t: float, n: int = 200) -> tuple[Tensor, Tensor]:
+    """x_t from each source in turn, and its times."""
+    x0 = torch.cat([source.sample(n, keyed_generator("test", k)) for k, source in enumerate(pictures)])
+    times = torch.full((len(x0),), t)
+    alpha, sigma = backbone.schedule.alpha(times)[:, None], backbone.schedule.sigma(times)[:, None]
+    return (alpha * x0 + sigma * keyed_normal(x0.shape, "noise")).float().reshape(-1, 1, 4, 4), times
+
+
+def test_tells_its_source_from_the_core(
+    parts: list[ReferencePart], pictures: list[GaussianMixture], picture_core: Tensor, backbone: Backbone
+) -> None:
+    x_t, t = noisy(pictures[:1], backbone, 0.1)
+    h_source = ReferenceBank(parts[:1])(mid_features(backbone, x_t, t), t)
+    h_core = ReferenceBank(parts[:1])(mid_features(backbone, picture_core[:200], t), t)
+    assert (h_source > 0).float().mean() > 0.9
+    assert (h_core < 0).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("t", [0.2, 0.5, 0.8])
+def test_heads_that_never_met_approach_the_exact_posterior(
+    parts: list[ReferencePart], pictures: list[GaussianMixture], backbone: Backbone, t: float
+) -> None:
+    x_t, times = noisy(pictures, backbone, t)
+    weights = ReferenceBank(parts)(mid_features(backbone, x_t, times), times).softmax(1)
+    flat, prior = x_t.flatten(1).double(), torch.full((3,), 1 / 3).double()
+    exact = exact_weights(pictures, prior, flat, backbone.schedule.alpha(times), backbone.schedule.sigma(times))
+    uniform = (exact - 1 / 3).abs().mean()
+    assert (weights - exact).abs().mean() < 0.35 * uniform
+
+
+def test_odds_are_taken_out_again(picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone) -> None:
+    """At other odds the head itself shifts by their logarithm, the log-ratio does not."""
+    latents, names = picture_draws[0]
+    settings = [HeadSettings(steps=150, odds=odds) for odds in (1.0, 8.0)]
+    even, odd = (ReferencePart.fit(latents, names, picture_core, backbone, settings=each) for each in settings)
+    t = torch.full((200,), 0.7)
+    features = mid_features(backbone, keyed_normal((200, 1, 4, 4), "x_t"), t)
+    ratios = [ReferenceBank([part])(features, t).mean().item() for part in (even, odd)]
+    raw = ratios[1] + torch.tensor(8.0).log().item()
+    assert abs(ratios[1] - ratios[0]) < 0.5 < 1.5 < raw - ratios[0]
+
+
+def test_the_bank_equals_each_part_alone(parts: list[ReferencePart]) -> None:
+    features, t = keyed_normal((6, 5, 32), "features"), torch.rand(6)
+    alone = torch.cat([ReferenceBank([part])(features, t) for part in parts], dim=1)
+    torch.testing.assert_close(ReferenceBank(parts)(features, t), alone)
+
+
+def bytes_of(draws: Draws, core: Tensor, backbone: Backbone) -> bytes:
+    return tensors_to_bytes(ReferencePart.fit(*draws, core, backbone, settings=QUICK).tensors())
+
+
+def test_order_threads_and_strangers_are_irrelevant(
+    picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone
+) -> None:
+    latents, names = picture_draws[0]
+    once = bytes_of((latents, names), picture_core, backbone)
+    order = torch.randperm(400).tolist()
+    torch.manual_seed(7)
+    torch.set_num_threads(2)
+    bytes_of(picture_draws[1], picture_core, backbone)
+    assert bytes_of((latents[order], [names[k] for k in order]), picture_core, backbone) == once
+
+
+def test_a_removed_sample_was_never_there(picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone) -> None:
+    """With as few samples as a batch takes, every one of them matters."""
+    latents, names = picture_draws[0][0][:8], picture_draws[0][1][:8]
+    without = bytes_of((latents[1:], names[1:]), picture_core, backbone)
+    assert bytes_of((latents.clone()[1:], list(names)[1:]), picture_core, backbone) == without
+    assert bytes_of((latents, names), picture_core, backbone) != without
+
+
+def test_training_is_told_step_by_step(picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone) -> None:
+    part, steps = ReferencePart.training(*picture_draws[0], picture_core, backbone, settings=QUICK)
+    told = list(steps)
+    assert [(step.step, step.steps) for step in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert isinstance(told[0], HeadStep)
+    assert tensors_to_bytes(part.tensors()) == bytes_of(picture_draws[0], picture_core, backbone)
+    assert not any(x.requires_grad for x in part.tensors().values())
+
+
+def test_the_backbone_stays_as_it_was(picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone) -> None:
+    before = tensors_to_bytes(backbone.network.state_dict())
+    bytes_of(picture_draws[0], picture_core, backbone)
+    assert tensors_to_bytes(backbone.network.state_dict()) == before
+    assert not any(p.requires_grad for p in backbone.network.parameters())
+
+
+def test_stored_and_read_back(parts: list[ReferencePart]) -> None:
+    part = parts[0]
+    again = ReferencePart.from_tensors(part.tensors(), json.loads(json.dumps(part.settings())))
+    assert again.settings() == part.settings()
+    assert tensors_to_bytes(again.tensors()) == tensors_to_bytes(part.tensors())
+    with pytest.raises(CorruptError, match="lacks query"):
+        ReferencePart.from_tensors({}, part.settings())
+    with pytest.raises(CorruptError, match="cannot be read"):
+        ReferencePart.from_tensors(part.tensors(), {})
+
+
+def test_parts_that_do_not_fit_are_refused(
+    parts: list[ReferencePart], picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone
+) -> None:
+    other = ReferencePart(parts[0].params, "another", parts[0].trained_with)
+    with pytest.raises(IncompatibleError, match="different backbones"):
+        ReferenceBank([parts[0], other])
+    small = ReferencePart.fit(*picture_draws[0], picture_core, backbone, settings=QUICK)
+    with pytest.raises(IncompatibleError, match="different head shapes"):
+        ReferenceBank([parts[0], small])
+    with pytest.raises(SettingsError, match="at least one"):
+        ReferenceBank([])
+    with pytest.raises(SettingsError, match=r"works on \(1, 4, 4\)"):
+        ReferencePart.fit(*picture_draws[0], picture_core[:, :, :2], backbone)
