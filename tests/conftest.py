@@ -7,13 +7,16 @@ import os
 import random
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
 
-# For the processes that tests start; this one has torch loaded already and is told below.
+# For the processes that tests start: this tree's package, no network, one thread. This process is told below.
+SOURCE = str(Path(__file__).parents[1] / "src")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, os.environ.get("PYTHONPATH")]))
 os.environ.update(HF_HUB_OFFLINE="1", MPLBACKEND="Agg", OMP_NUM_THREADS="1")
 
 hypothesis.settings.register_profile("steady", database=None, deadline=None, derandomize=True)

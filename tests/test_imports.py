@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -204,8 +203,7 @@ print(json.dumps({"seconds": seconds, "at_import": sorted(at_import), "in_use": 
 
 def probe() -> dict:
     """Import intarsia in a process of its own: seconds beyond torch, modules it brought, modules its names bring."""
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
-    done = subprocess.run([sys.executable, "-c", PROBE], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

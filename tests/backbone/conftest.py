@@ -1,9 +1,11 @@
-"""A second U-ViT, written from the paper with loops and no modules, as the reference for ours; small networks; images."""
+"""A second U-ViT as the reference for ours, written from the paper with loops and no modules; small networks."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -29,7 +31,7 @@ def official_state(
     conv: bool = True,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Random tensors under the names of the official checkpoints; `half` blocks on each side, `text` = (tokens, width)."""
+    """Random tensors under the official checkpoints' names; `half` blocks on each side, `text` = (tokens, width)."""
     shapes: dict[str, tuple[int, ...]] = {
         "pos_embed": (1, 1 + bool(classes) + text[0] + (size // patch) ** 2, dim),
         "patch_embed.proj.weight": (dim, channels, patch, patch),
@@ -66,86 +68,98 @@ def official_state(
     return {name: 0.2 * keyed_normal(shape, "state", seed, name) for name, shape in shapes.items()}
 
 
+@dataclass(frozen=True)
+class PlainUViT:
+    """Bao et al. 2022, section 3 and appendix: the network of a state dict, spelt out; no code in common with ours."""
+
+    p: Mapping[str, Tensor]
+    heads: int
+
+    def __call__(self, x: Tensor, timesteps: Tensor, context: Tensor | None) -> Tensor:
+        extras, patches = self.extras(timesteps, context), self.patches(x)
+        y = torch.stack(extras + patches, dim=1) + self.p["pos_embed"]
+        half = sum(name.endswith("skip_linear.weight") for name in self.p)
+        skips = []
+        for i in range(half):
+            y = self.block(f"in_blocks.{i}", y)
+            skips.append(y)
+        y = self.block("mid_block", y)
+        for i in range(half):
+            both = torch.cat([y, skips[half - 1 - i]], dim=-1)
+            y = self.block(f"out_blocks.{i}", self.linear(f"out_blocks.{i}.skip_linear", both))
+        return self.picture(self.linear("decoder_pred", self.norm("norm", y))[:, len(extras) :], x)
+
+    def extras(self, timesteps: Tensor, context: Tensor | None) -> list[Tensor]:
+        half = self.p["pos_embed"].shape[-1] // 2
+        angles = [timesteps * 10_000 ** (-k / half) for k in range(half)]
+        time = torch.stack([torch.cos(a) for a in angles] + [torch.sin(a) for a in angles], dim=-1)
+        if "time_embed.0.weight" in self.p:
+            wide = self.linear("time_embed.0", time)
+            time = self.linear("time_embed.2", wide / (1 + (-wide).exp()))
+        if context is None:
+            return [time]
+        if "label_emb.weight" in self.p:
+            return [torch.stack([self.p["label_emb.weight"][int(label)] for label in context]), time]
+        return [time, *self.linear("context_embed", context).unbind(1)]
+
+    def patches(self, x: Tensor) -> list[Tensor]:
+        kernel, bias = self.p["patch_embed.proj.weight"], self.p["patch_embed.proj.bias"]
+        return [torch.einsum("bcij,dcij->bd", window, kernel) + bias for window in self.windows(x)]
+
+    def windows(self, x: Tensor) -> list[Tensor]:
+        """Views of the patches, row by row."""
+        size, side = self.p["patch_embed.proj.weight"].shape[-1], x.shape[-1]
+        starts = [(i, j) for i in range(0, side, size) for j in range(0, side, size)]
+        return [x[:, :, i : i + size, j : j + size] for i, j in starts]
+
+    def linear(self, name: str, y: Tensor) -> Tensor:
+        bias = self.p.get(f"{name}.bias", torch.zeros(()))
+        return torch.einsum("...i,oi->...o", y, self.p[f"{name}.weight"]) + bias
+
+    def norm(self, name: str, y: Tensor) -> Tensor:
+        centred = y - y.mean(-1, keepdim=True)
+        scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        return scaled * self.p[f"{name}.weight"] + self.p[f"{name}.bias"]
+
+    def block(self, name: str, y: Tensor) -> Tensor:
+        y = y + self.attention(f"{name}.attn", self.norm(f"{name}.norm1", y))
+        wide = self.linear(f"{name}.mlp.fc1", self.norm(f"{name}.norm2", y))
+        return y + self.linear(f"{name}.mlp.fc2", wide * (1 + torch.erf(wide / math.sqrt(2))) / 2)
+
+    def attention(self, name: str, y: Tensor) -> Tensor:
+        dim = y.shape[-1] // self.heads
+        parts = []
+        for q, k, v in zip(*(part.split(dim, -1) for part in self.linear(f"{name}.qkv", y).chunk(3, -1)), strict=True):
+            scores = torch.einsum("bqd,bkd->bqk", q, k) / math.sqrt(dim)
+            share = scores.exp() / scores.exp().sum(-1, keepdim=True)
+            parts.append(torch.einsum("bqk,bkd->bqd", share, v))
+        return self.linear(f"{name}.proj", torch.cat(parts, dim=-1))
+
+    def picture(self, y: Tensor, x: Tensor) -> Tensor:
+        """Tokens back to their places, values ordered (row, column, channel), then the final 3x3 convolution."""
+        out = torch.zeros_like(x)
+        for n, window in enumerate(self.windows(out)):
+            size, channels = window.shape[-1], window.shape[1]
+            window.copy_(y[:, n].reshape(-1, size, size, channels).permute(0, 3, 1, 2))
+        if "final_layer.weight" not in self.p:
+            return out
+        framed, (height, width) = torch.nn.functional.pad(out, (1, 1, 1, 1)), x.shape[2:]
+        final = self.p["final_layer.bias"][:, None, None]
+        for i, j in itertools.product(range(3), repeat=2):
+            shifted, kernel = framed[:, :, i : i + height, j : j + width], self.p["final_layer.weight"][:, :, i, j]
+            final = final + torch.einsum("bchw,oc->bohw", shifted, kernel)
+        return final
+
+
 def plain_uvit(
     p: Mapping[str, Tensor], x: Tensor, timesteps: Tensor, context: Tensor | None = None, *, heads: int
 ) -> Tensor:
-    """Bao et al. 2022, section 3 and appendix: the network of a state dict, spelt out; no code in common with ours."""
-    patch, dim = p["patch_embed.proj.weight"].shape[-1], p["pos_embed"].shape[-1]
-    side, channels = x.shape[-1] // patch, x.shape[1]
-    half = sum(name.endswith("skip_linear.weight") for name in p)
-
-    def linear(name: str, y: Tensor) -> Tensor:
-        bias = p.get(f"{name}.bias", torch.zeros(()))
-        return torch.einsum("...i,oi->...o", y, p[f"{name}.weight"]) + bias
-
-    def norm(name: str, y: Tensor) -> Tensor:
-        centred = y - y.mean(-1, keepdim=True)
-        return (
-            centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * p[f"{name}.weight"] + p[f"{name}.bias"]
-        )
-
-    def attend(name: str, y: Tensor) -> Tensor:
-        q, k, v = linear(f"{name}.qkv", y).split(dim, dim=-1)
-        each = dim // heads
-        parts = []
-        for h in range(heads):
-            own = slice(h * each, (h + 1) * each)
-            scores = torch.einsum("bqd,bkd->bqk", q[..., own], k[..., own]) / math.sqrt(each)
-            share = scores.exp() / scores.exp().sum(-1, keepdim=True)
-            parts.append(torch.einsum("bqk,bkd->bqd", share, v[..., own]))
-        return linear(f"{name}.proj", torch.cat(parts, dim=-1))
-
-    def block(name: str, y: Tensor) -> Tensor:
-        y = y + attend(f"{name}.attn", norm(f"{name}.norm1", y))
-        wide = linear(f"{name}.mlp.fc1", norm(f"{name}.norm2", y))
-        return y + linear(f"{name}.mlp.fc2", wide * (1 + torch.erf(wide / math.sqrt(2))) / 2)
-
-    frequencies = [10_000 ** (-k / (dim // 2)) for k in range(dim // 2)]
-    waves = [torch.cos(timesteps * f) for f in frequencies] + [torch.sin(timesteps * f) for f in frequencies]
-    time = torch.stack(waves, dim=-1)
-    if "time_embed.0.weight" in p:
-        wide = linear("time_embed.0", time)
-        time = linear("time_embed.2", wide / (1 + (-wide).exp()))
-
-    kernel, tokens = p["patch_embed.proj.weight"], [time]
-    if "label_emb.weight" in p and context is not None:
-        tokens = [torch.stack([p["label_emb.weight"][int(label)] for label in context]), time]
-    elif context is not None:
-        tokens = [time, *linear("context_embed", context).unbind(1)]
-    extras = len(tokens)
-    for i in range(side):
-        for j in range(side):
-            window = x[:, :, i * patch : (i + 1) * patch, j * patch : (j + 1) * patch]
-            tokens.append(torch.einsum("bcij,dcij->bd", window, kernel) + p["patch_embed.proj.bias"])
-    y = torch.stack(tokens, dim=1) + p["pos_embed"]
-
-    skips = []
-    for i in range(half):
-        y = block(f"in_blocks.{i}", y)
-        skips.append(y)
-    y = block("mid_block", y)
-    for i in range(half):
-        y = block(f"out_blocks.{i}", linear(f"out_blocks.{i}.skip_linear", torch.cat([y, skips[half - 1 - i]], dim=-1)))
-    y = linear("decoder_pred", norm("norm", y))[:, extras:]
-
-    out = torch.zeros_like(x)
-    for n in range(side**2):
-        i, j = divmod(n, side)
-        window = y[:, n].reshape(-1, patch, patch, channels).permute(0, 3, 1, 2)
-        out[:, :, i * patch : (i + 1) * patch, j * patch : (j + 1) * patch] = window
-    if "final_layer.weight" not in p:
-        return out
-    final = p["final_layer.bias"][:, None, None].expand_as(out).clone()
-    for i in range(3):
-        for j in range(3):
-            shifted = torch.nn.functional.pad(out, (1, 1, 1, 1))[:, :, i : i + x.shape[2], j : j + x.shape[3]]
-            final = final + torch.einsum("bchw,oc->bohw", shifted, p["final_layer.weight"][:, :, i, j])
-    return final
+    return PlainUViT(p, heads)(x, timesteps, context)
 
 
 @pytest.fixture
 def reference() -> SimpleNamespace:
-    """`state(...)` makes an official state dict, `run(state, x, timesteps, context, heads=...)` is the reference network."""
+    """`state(...)` makes an official state dict, `run(state, x, timesteps, context, heads=...)` is the network."""
     return SimpleNamespace(state=official_state, run=plain_uvit)
 
 

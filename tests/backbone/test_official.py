@@ -75,7 +75,7 @@ def test_any_width_of_the_feed_forward_is_inferred(hidden: int, reference: Simpl
 
 def test_another_number_of_text_tokens(reference: SimpleNamespace) -> None:
     state = reference.state(text=(5, 20))
-    with pytest.raises(SettingsError, match="expected a square.*context_tokens"):
+    with pytest.raises(SettingsError, match=r"expected a square.*context_tokens"):
         load_official(state, heads=3)
     assert load_official(state, heads=3, context_tokens=5).config.image_size == 8
 
@@ -231,7 +231,7 @@ def test_backbone_takes_the_process_of_its_width(dim: int, process: str, referen
 
 def test_backbone_of_another_width_needs_a_process(reference: SimpleNamespace) -> None:
     network = load_official(reference.state(), heads=3)
-    with pytest.raises(SettingsError, match="process cannot be seen in the shapes.*pass process="):
+    with pytest.raises(SettingsError, match=r"process cannot be seen in the shapes.*pass process="):
         as_backbone(network)
     with pytest.raises(UnknownName, match="did you mean 'discrete'"):
         as_backbone(network, process="discreet")

@@ -29,7 +29,7 @@ def test_every_preset_of_ours_denoises(name: str) -> None:
     assert not any(p.requires_grad for p in backbone.network.parameters())
 
 
-# Bao et al. 2022, table 1; less the label tokens, whose table is 0.8 M parameters of the mid network and 1 M of the others.
+# Bao et al. 2022, table 1, less the label tables (up to 1.2 M parameters).
 @pytest.mark.parametrize(
     ("name", "millions"), [("uvit-small-cifar10", 44), ("uvit-mid", 131), ("uvit-large", 287), ("uvit-huge", 501)]
 )
@@ -75,7 +75,7 @@ def test_a_label_is_named_once() -> None:
 
 
 def test_unknown_preset() -> None:
-    with pytest.raises(UnknownName, match="unknown backbone preset.*did you mean 'uvit-large'"):
+    with pytest.raises(UnknownName, match=r"unknown backbone preset.*did you mean 'uvit-large'"):
         build("uvit-lrge")
 
 

@@ -52,6 +52,7 @@ def test_anything_else_is_refused_with_an_example(written):
         ("CC-BY-SA-4.0 AND MIT", True),
         ("MIT AND (CC-BY-SA-4.0 OR Apache-2.0)", False),
         ("(MIT OR Apache-2.0) AND (GPL-2.0-only WITH Classpath-exception-2.0)", True),
+        ("Apache-2.0 WITH LLVM-exception AND GPL-3.0-only", True),
         ("MIT OR GPL-3.0-only AND Apache-2.0", False),
         ("GPL-3.0-only OR MIT AND CC-BY-SA-4.0", True),
         ("LicenseRef-our-terms", True),

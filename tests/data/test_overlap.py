@@ -59,6 +59,9 @@ def test_near_copies_are_flagged_and_others_are_not():
 def test_brightness_and_grey_copies_are_seen_whatever_the_channels():
     dark = Image.fromarray((np.asarray(drawing(7)) * 0.9).astype(np.uint8))
     assert [pair.first.file_name for pair in near_duplicates(CORE, source("m", [dark]))] == ["core-7.png"]
+    dim = Image.fromarray(np.asarray(drawing(7)) // 2)
+    lighter = Image.fromarray(np.asarray(dim) + 90)
+    assert near_duplicates(source("c", [dim]), source("m", [lighter]))
     grey = [np.asarray(drawing(k).convert("L"))[..., None] for k in range(5)]
     small = Source.build("g", owner="x", licence="MIT", images=np.stack(grey), file_names=list("abcde"))
     assert near_duplicates(small, small) == []

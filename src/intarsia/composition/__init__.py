@@ -1,6 +1,7 @@
 """Composition: weights, routing and the composed denoiser, and sampling from it."""
 
 from intarsia.composition.composite import CompositeDenoiser, CompositeRun, default_prior
+from intarsia.composition.learned_weights import Joint, Prototype, Reference
 from intarsia.composition.member import CompartmentMember, Member
 from intarsia.composition.routing import ROUTINGS, Ancestral, Full, Random, Routing, Threshold, TopK, routing_from
 from intarsia.composition.sampling import Result, SampleSettings, sample
@@ -16,9 +17,12 @@ __all__ = [
     "Exact",
     "Full",
     "Gaussian",
+    "Joint",
     "Member",
     "Prior",
+    "Prototype",
     "Random",
+    "Reference",
     "Result",
     "Routing",
     "SampleSettings",

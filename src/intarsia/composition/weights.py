@@ -47,7 +47,7 @@ class Weights(Protocol):
         ...
 
 
-class _Memoryless:
+class Memoryless:
     """Evidence that depends on the call's arguments alone."""
 
     def __init__(self, evidence: Callable[[Tensor, Tensor, Labels], Tensor]):
@@ -70,7 +70,7 @@ class Prior:
     shares: Sequence[LabelShares]
 
     def start(self) -> Evidence:
-        return _Memoryless(lambda x_t, t, labels: label_log_shares(self.shares, labels))
+        return Memoryless(lambda x_t, t, labels: label_log_shares(self.shares, labels))
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Uniform:
             had = label_log_shares(self.shares, labels).isfinite()
             return torch.where(had, 0.0, -torch.inf) - self.log_prior
 
-        return _Memoryless(evidence)
+        return Memoryless(evidence)
 
 
 # science.md section 3: p_t^i = sum_k pi_k N(alpha m_k, alpha^2 C_k + sigma^2 I)
@@ -106,7 +106,7 @@ class Gaussian:
         def evidence(x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:
             return self.bank.log_density(x_t, self.schedule.alpha(t), self.schedule.sigma(t), labels)
 
-        return _Memoryless(evidence)
+        return Memoryless(evidence)
 
 
 # science.md section 1, in closed form
@@ -127,4 +127,4 @@ class Exact:
             alpha, sigma, x = self.schedule.alpha(t).double(), self.schedule.sigma(t).double(), x_t.flatten(1).double()
             return torch.stack([m.log_prob(x, alpha, sigma) for m in self.mixtures], dim=1)
 
-        return _Memoryless(evidence)
+        return Memoryless(evidence)

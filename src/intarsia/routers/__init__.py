@@ -8,9 +8,6 @@ from intarsia.routers.joint import JointClassifier, JointMember
 from intarsia.routers.labels import LabelShares, label_log_shares
 from intarsia.routers.part import RouterPart, SampleSet
 from intarsia.routers.prototype import (
-    BackboneFeatures,
-    BasisFeatures,
-    FeatureMap,
     PrototypeBank,
     PrototypePart,
     PrototypeSettings,
@@ -19,10 +16,7 @@ from intarsia.routers.reference import ReferenceBank, ReferencePart
 from intarsia.routers.selection import GaussianSettings
 
 __all__ = [
-    "BackboneFeatures",
     "Basis",
-    "BasisFeatures",
-    "FeatureMap",
     "GaussianBank",
     "GaussianPart",
     "GaussianSettings",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from intarsia.diffusion import GaussianMixture, expand
-from intarsia.errors import CorruptError, InputError, SettingsError
+from intarsia.errors import CorruptError, IncompatibleError, InputError, SettingsError
 from intarsia.files import digest_of, tensors_to_bytes
 from intarsia.routers.expectation import Shrinkage, farthest_first, fit_moments
 from intarsia.routers.part import one_thread, stored
@@ -105,6 +105,17 @@ class Basis:
         scaled = core.eigenvectors * core.eigenvalues[:, None, :]
         return torch.einsum("k,kde,kfe->df", core.log_pi.exp(), scaled, core.eigenvectors)
 
+    def check(self, fingerprint: str, what: str) -> None:
+        """Refuse a part that was fitted in another basis.
+
+        Raises:
+            IncompatibleError: `fingerprint`, which its record holds, is not this basis's.
+        """
+        if fingerprint != self.fingerprint():
+            raise IncompatibleError(
+                f"{what} was fitted in the basis {fingerprint[:16]}…, not in {self.fingerprint()[:16]}…: fit it again"
+            )
+
     def project(self, x: Tensor) -> Tensor:
         """Coordinates (B, k) of latents (B, *latent_shape), in the dtype of x.
 
@@ -166,6 +177,21 @@ class Basis:
     def fingerprint(self) -> str:
         """sha256 over all tensors: equal exactly when the bases are."""
         return self._fingerprint
+
+
+def shared_basis(bases: Sequence[Basis]) -> Basis:
+    """The one basis of all members of a bank.
+
+    Raises:
+        SettingsError: there are no members.
+        IncompatibleError: their bases differ.
+    """
+    if not bases:
+        raise SettingsError("a bank of no parts: give at least one")
+    if len({basis.fingerprint() for basis in bases}) > 1:
+        shown = ", ".join(f"{basis.fingerprint()[:16]}…" for basis in bases)
+        raise IncompatibleError(f"parts of different bases ({shown}): fit all of them in one")
+    return bases[0]
 
 
 def _principal(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_ROUNDING = 1e-12  # of the largest squared norm: equal pictures get coordinates that differ in the last float32 bit
+
 
 @dataclass(frozen=True, eq=False)
 class Shrinkage:
@@ -38,11 +40,12 @@ class Moments:
 def farthest_first(z: Tensor, components: int, first: int) -> Tensor:
     """Rows of z (N, D) that lie far apart: from row `first` on, always the one farthest from those chosen; (K,) int64.
 
-    Gives fewer than `components` rows when z has fewer distinct ones.
+    Gives fewer than `components` rows when z has fewer that differ by more than rounding.
     """
     chosen = [first]
     nearest = (z - z[first]).square().sum(1)
-    while len(chosen) < components and nearest.max() > 0:
+    alike = _ROUNDING * z.square().sum(1).max()
+    while len(chosen) < components and nearest.max() > alike:
         chosen.append(int(nearest.argmax()))
         nearest = torch.minimum(nearest, (z - z[chosen[-1]]).square().sum(1))
     return torch.tensor(chosen)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from intarsia.diffusion import GaussianMixture
-from intarsia.errors import CorruptError, IncompatibleError, InputError
+from intarsia.errors import CorruptError, InputError
 from intarsia.routers.basis import Basis
 from intarsia.routers.expectation import Moments
 from intarsia.routers.labels import LabelShares
@@ -73,7 +73,7 @@ class GaussianPart:
         *,
         settings: GaussianSettings | None = None,
     ) -> GaussianPart:
-        """Fit one source: latents (N, *latent_shape), N ids and labels, in any order; a set always gives the same bytes.
+        """Fit one source: latents (N, *latent_shape), N ids and labels, in any order; one set gives the same bytes.
 
         Raises:
             InputError: samples that `SampleSet` refuses, or of another latent space than the basis.
@@ -152,9 +152,7 @@ class GaussianPart:
         """
         *mixture, component_class, counts = stored(tensors, _TENSORS, "the gaussian part")
         try:
-            if settings["basis"] != basis.fingerprint():
-                found = settings["basis"][:16]
-                raise IncompatibleError(f"basis {basis.fingerprint()[:16]}…, but the part is in {found}…: fit it again")
+            basis.check(settings["basis"], "the gaussian part")
             shares = LabelShares(dict(zip(settings["labels"], counts.tolist(), strict=True)), settings["samples"])
             choice = Choice(settings["components"], settings["pseudo_count"])
             fitted_with = GaussianSettings(**settings["fit"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from intarsia.diffusion import GaussianMixture, joint
-from intarsia.errors import IncompatibleError, SettingsError
+from intarsia.routers.basis import shared_basis
 from intarsia.routers.gaussian import GaussianPart
 from intarsia.routers.labels import check_known
 
@@ -28,14 +28,8 @@ class GaussianBank:
     """
 
     def __init__(self, parts: Sequence[GaussianPart]):
-        if not parts:
-            raise SettingsError("a bank of no gaussian parts: give at least one")
-        bases = [part.basis.fingerprint() for part in parts]
-        if len(set(bases)) > 1:
-            shown = ", ".join(f"{basis[:16]}…" for basis in bases)
-            raise IncompatibleError(f"gaussian parts of different bases ({shown}): fit all of them in one")
+        self.basis = shared_basis([part.basis for part in parts])
         self.parts = tuple(parts)
-        self.basis = parts[0].basis
         self._sizes = [len(part.component_class) for part in parts]
         self._stacked = joint([part.mixture for part in parts], torch.full((len(parts),), 1 / len(parts)))
         known = sorted({label for part in parts for label in part.shares.counts})

@@ -1,10 +1,12 @@
-"""From names to a composition: opens the compartments that are named, checks that they fit together, and nothing else."""
+"""From compartments to a composition: makes their weights, and checks that they belong together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +18,8 @@ from intarsia.composition import (
     CompositeDenoiser,
     Gaussian,
     Prior,
+    Prototype,
+    Reference,
     Result,
     Routing,
     SampleSettings,
@@ -28,9 +32,20 @@ from intarsia.composition import (
 from intarsia.composition.member import Labels, shares_of
 from intarsia.composition.sampling import OnProgress
 from intarsia.errors import SettingsError, UnknownName
-from intarsia.routers import GaussianBank, GaussianPart
+from intarsia.routers import (
+    GaussianBank,
+    GaussianPart,
+    PrototypeBank,
+    PrototypePart,
+    ReferenceBank,
+    ReferencePart,
+    RouterPart,
+    mid_features,
+)
 from intarsia.vault.package import Core
-from intarsia.vault.parts import stored_part
+from intarsia.vault.parts import read_part
+
+P = TypeVar("P", bound=RouterPart)
 
 
 @dataclass(frozen=True)
@@ -42,16 +57,34 @@ class Parts:
     core: Core
     prior: Tensor
 
+    def of(self, type_: type[P], kind: str) -> list[P]:
+        """Each member's router part of a kind.
+
+        Raises:
+            IncompatibleError: a member has none, or one of another basis.
+        """
+        read = [read_part(member.compartment, kind, self.core) for member in self.members]
+        return [part for part in read if isinstance(part, type_)]
+
 
 def _gaussian(parts: Parts) -> Weights:
-    stored = (stored_part(member.compartment, "gaussian") for member in parts.members)
-    bank = GaussianBank([GaussianPart.from_tensors(*part, parts.core.basis) for part in stored])
-    return Gaussian(bank, parts.backbone.schedule)
+    return Gaussian(GaussianBank(parts.of(GaussianPart, "gaussian")), parts.backbone.schedule)
+
+
+def _reference(parts: Parts) -> Weights:
+    bank = ReferenceBank(parts.of(ReferencePart, "reference"))
+    return Reference(bank, partial(mid_features, parts.backbone), shares_of(parts.members))
+
+
+def _prototype(parts: Parts) -> Weights:
+    return Prototype(PrototypeBank(parts.of(PrototypePart, "prototype")), shares_of(parts.members))
 
 
 WEIGHTS: Mapping[str, Callable[[Parts], Weights]] = MappingProxyType(
     {
         "gaussian": _gaussian,
+        "prototype": _prototype,
+        "reference": _reference,
         "prior": lambda parts: Prior(shares_of(parts.members)),
         "uniform": lambda parts: Uniform(shares_of(parts.members), parts.prior.log()),
     }
@@ -63,8 +96,8 @@ WEIGHTS: Mapping[str, Callable[[Parts], Weights]] = MappingProxyType(
 class Composition:
     """Compartments joined: `model` is a denoiser like any other, `sample` draws from it.
 
-    `licences` are those of all sources that the members saw, by source. `isolated` says whether every source's part of the
-    weights saw that source and public data only.
+    `licences` are those of all sources that the members saw, by source. `isolated` says whether every source's part of
+    the weights saw that source and public data only.
     """
 
     model: CompositeDenoiser
@@ -82,15 +115,35 @@ class Composition:
     def sample(
         self,
         count: int,
-        settings: SampleSettings | None = None,
         *,
+        seed: int = 0,
+        steps: int = 50,
+        sampler: str = "ddpm",
         labels: Labels | None = None,
-        first: int = 0,
+        guidance_scale: float = 1.0,
+        batch: int = 64,
+        batch_invariant: bool = False,
         on_progress: OnProgress | None = None,
     ) -> Result:
-        return sample(
-            self.model, count, settings or SampleSettings(), decode=self.backbone.decode, labels=labels, first=first, on_progress=on_progress
+        """Draw images; image k depends on (seed, k) alone, up to rounding, and exactly with `batch_invariant`.
+
+        Args:
+            labels: one label or None per image.
+            guidance_scale: 1 means none; above it every image needs a label.
+
+        Raises:
+            SettingsError: a number that makes no sense, labels of another length, or guidance without labels.
+            UnknownName: no such sampler, or a label that no source has.
+        """
+        settings = SampleSettings(
+            seed=seed,
+            steps=steps,
+            sampler=sampler,
+            guidance_scale=guidance_scale,
+            batch=batch,
+            batch_invariant=batch_invariant,
         )
+        return sample(self.model, count, settings, decode=self.backbone.decode, labels=labels, on_progress=on_progress)
 
 
 def compose(
@@ -136,8 +189,12 @@ def given_prior(prior: Mapping[str, float], names: Sequence[str]) -> Tensor:
         if name not in names:
             raise UnknownName("source of the prior", name, names)
     if missing := [name for name in names if name not in prior]:
-        raise SettingsError(f"the prior leaves out {', '.join(missing)}; give every source of the composition a number above 0")
+        raise SettingsError(
+            f"the prior leaves out {', '.join(missing)}; give every source of the composition a number above 0"
+        )
     shares = torch.tensor([prior[name] for name in names], dtype=torch.float64)
     if not bool((shares > 0).all() and shares.isfinite().all()):
-        raise SettingsError(f"the prior is {dict(prior)}; every number must be above 0, or leave the source out of the composition")
+        raise SettingsError(
+            f"the prior is {dict(prior)}; every number must be above 0, or leave the source out of the composition"
+        )
     return shares / shares.sum()

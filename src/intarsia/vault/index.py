@@ -1,7 +1,8 @@
-"""The index: a catalogue of sources, samples and compartments, for listings and searches. It is derived, never the truth.
+"""The index: a catalogue of sources, samples and compartments for listings and searches. Derived, never the truth.
 
-It is always made again from the folders, in one fixed order, so that the same folders give the same bytes and nothing that was
-forgotten can linger in a free page. By default it is one SQLite file; any database SQLAlchemy knows may be named by URL.
+It is always made again from the folders, in one fixed order, so that the same folders give the same bytes and nothing
+that was forgotten can linger in a free page. By default it is one SQLite file; a URL may name any database that
+SQLAlchemy knows.
 """
 
 from __future__ import annotations
@@ -14,7 +15,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, ForeignKeyConstraint, Index, NullPool, create_engine, delete, insert, make_url, select
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    ForeignKeyConstraint,
+    Index,
+    NullPool,
+    create_engine,
+    delete,
+    insert,
+    make_url,
+    select,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -111,6 +124,10 @@ class Catalogue:
         os.replace(fresh, self._file)
         sync_folder(self._file.parent)
 
+    def exists(self) -> bool:
+        """Whether there is something to ask; a database elsewhere is taken to be there."""
+        return self._url is not None or self._file.exists()
+
     def sources(self) -> list[SourceInfo]:
         """All sources, by name."""
         query = select(_SourceRow).where(_SourceRow.vault == self._vault).order_by(_SourceRow.name)
@@ -123,9 +140,13 @@ class Catalogue:
         with self._session() as session:
             return [_compartment(row) for row in session.scalars(query)]
 
-    def samples(self, *, prefix: str = "", label: str | None = None, text: str | None = None) -> list[tuple[str, Sample]]:
-        """(source, sample) of all samples whose id starts with `prefix`, with that label, with `text` in the caption."""
-        query = select(_SampleRow).where(_SampleRow.vault == self._vault, _SampleRow.id.startswith(prefix, autoescape=True))
+    def samples(
+        self, *, prefix: str = "", label: str | None = None, text: str | None = None
+    ) -> list[tuple[str, Sample]]:
+        """(source, sample) of samples whose id starts with `prefix`, with that label, with `text` in the caption."""
+        query = select(_SampleRow).where(
+            _SampleRow.vault == self._vault, _SampleRow.id.startswith(prefix, autoescape=True)
+        )
         if label is not None:
             query = query.where(_SampleRow.label == label)
         if text is not None:
@@ -162,7 +183,14 @@ class Catalogue:
             connection.execute(insert(_SourceRow), {"vault": self._vault, **_values(info, _SourceRow)})
             for rows in _blocks(manifest):
                 values = [
-                    {"vault": self._vault, "source": info.name, "id": s.id, "file_name": s.file_name, "text": s.text, "label": s.label}
+                    {
+                        "vault": self._vault,
+                        "source": info.name,
+                        "id": s.id,
+                        "file_name": s.file_name,
+                        "text": s.text,
+                        "label": s.label,
+                    }
                     for s in rows
                 ]
                 connection.execute(insert(_SampleRow), values)
@@ -180,11 +208,13 @@ def check_url(url: str) -> URL:
         parsed = make_url(url)
         parsed.get_dialect()
     except (SQLAlchemyError, ImportError) as error:
-        raise SettingsError(f"the index cannot be kept at '{url}' ({error}); expected a URL such as postgresql+psycopg://host/db") from None
+        raise SettingsError(
+            f"the index cannot be kept at '{url}' ({error}); expected a URL such as postgresql+psycopg://host/db"
+        ) from None
     if parsed.password is not None:
         raise SettingsError(
-            f"the index URL '{parsed}' holds a password, which would be stored in the vault; leave it out and give it to the "
-            "database's client in its own way (PGPASSWORD or a password file)"
+            f"the index URL '{parsed}' holds a password, which would be stored in the vault; leave it out and give "
+            "it to the database's client in its own way (PGPASSWORD or a password file)"
         )
     return parsed
 
@@ -211,7 +241,9 @@ def _errors(where: str) -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise VaultError(f"the index {where} cannot be used ({reason}); check the database or the disk, then open the vault again") from error
+        raise VaultError(
+            f"the index {where} cannot be used ({reason}); check the database or the disk, then open the vault again"
+        ) from error
 
 
 def _blocks(manifest: Manifest) -> Iterator[Sequence[Sample]]:

@@ -1,10 +1,10 @@
 """A backbone package: the public part of a vault, which everybody may have, as a folder.
 
-    backbone/                        Backbone.save
-    core/core.json                   what the core set is: name, owner, licence, attribution, count, manifest root, digests
-    core/basis.safetensors           the basis of the Gaussian routers, fitted to the core's latents
-    core/fingerprints.safetensors    ids and thumbnails of all core pictures, with which overlapping sources are found
-    core/samples.safetensors         some core pictures, if any: the other side of `reference` router parts
+backbone/                        Backbone.save
+core/core.json                   what the core set is: name, owner, licence, attribution, count, manifest root, digests
+core/basis.safetensors           the basis of the Gaussian routers, fitted to the core's latents
+core/fingerprints.safetensors    ids and thumbnails of all core pictures, with which overlapping sources are found
+core/samples.safetensors         some core pictures, if any: the other side of `reference` router parts
 """
 
 from __future__ import annotations
@@ -63,11 +63,13 @@ class Core:
         tensors = self._tensors(FINGERPRINTS_FILE)
         ids = [bytes(row).hex() for row in tensors["ids"].numpy()]
         samples = tuple(Sample(id, id[:16]) for id in ids)
-        return Source("core", self.record["owner"], self.record["licence"], "", Manifest(samples), tensors["thumbnails"].numpy())
+        return Source(
+            "core", self.record["owner"], self.record["licence"], "", Manifest(samples), tensors["thumbnails"].numpy()
+        )
 
     @cached_property
     def samples(self) -> Tensor | None:
-        """The core pictures that were kept, float32 (M, C, H, W) in [-1, 1], in the order of their ids; None if none were."""
+        """The core pictures that were kept, float32 (M, C, H, W) in [-1, 1], by id; None if none were."""
         return to_float(self._tensors(SAMPLES_FILE)["images"].numpy()) if SAMPLES_FILE in self.record["files"] else None
 
     def _tensors(self, name: str) -> dict[str, Tensor]:
@@ -122,7 +124,9 @@ def read_core(folder: Path) -> Core:
     record = read_record(place / CORE_FILE)
     missing = {"owner", "licence", "basis", "files", "manifest_root", "count"} - set(record)
     if missing:
-        raise CorruptError(f"{place / CORE_FILE}: not a core's record (it lacks {', '.join(sorted(missing))}); restore it")
+        raise CorruptError(
+            f"{place / CORE_FILE}: not a core's record (it lacks {', '.join(sorted(missing))}); restore it"
+        )
     return Core(place, record)
 
 
@@ -146,11 +150,16 @@ def check_package(package: Path) -> Backbone:
     """
     backbone, core = Backbone.load(package / BACKBONE), read_core(package)
     if core.basis.fingerprint() != core.record["basis"] or core.basis.latent_shape != backbone.latent_shape:
-        raise CorruptError(f"{core.folder / BASIS_FILE}: not the basis of this core and backbone; write the package again")
-    if len(core.fingerprints) != core.record["count"]:
-        raise CorruptError(f"{core.folder / FINGERPRINTS_FILE}: {len(core.fingerprints)} pictures, the record says {core.record['count']}")
+        raise CorruptError(
+            f"{core.folder / BASIS_FILE}: not the basis of this core and backbone; write the package again"
+        )
+    pictures, stated = len(core.fingerprints), core.record["count"]
+    if pictures != stated:
+        raise CorruptError(f"{core.folder / FINGERPRINTS_FILE}: {pictures} pictures, the record says {stated}")
     if core.samples is not None and tuple(core.samples.shape[1:]) != backbone.image_shape:
-        raise CorruptError(f"{core.folder / SAMPLES_FILE}: images of {tuple(core.samples.shape[1:])}, not {backbone.image_shape}")
+        raise CorruptError(
+            f"{core.folder / SAMPLES_FILE}: images of {tuple(core.samples.shape[1:])}, not {backbone.image_shape}"
+        )
     return backbone
 
 
@@ -181,7 +190,9 @@ def latents_of(backbone: Backbone, source: Source) -> Tensor:
 def _fingerprints(core: Source) -> dict[str, Tensor]:
     """Ids (N, 32) and thumbnails (N, 8, 8, C), both uint8."""
     ids = np.stack([np.frombuffer(bytes.fromhex(id), dtype=np.uint8) for id in core.manifest.ids])
-    blocks = [F.adaptive_avg_pool2d(core.select_pixels(rows), _THUMBNAIL) for rows in torch.arange(len(core)).split(1024)]
+    blocks = [
+        F.adaptive_avg_pool2d(core.select_pixels(rows), _THUMBNAIL) for rows in torch.arange(len(core)).split(1024)
+    ]
     return {"ids": torch.from_numpy(ids), "thumbnails": torch.from_numpy(np.concatenate([to_uint8(b) for b in blocks]))}
 
 

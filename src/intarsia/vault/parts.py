@@ -1,4 +1,4 @@
-"""The kinds of router parts a compartment may carry: fitted to one source and to what is public, stored beside its adapter."""
+"""The kinds of router parts that a compartment may carry, each fitted to one source and to what is public."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from torch import Tensor
 from intarsia.backbone import Backbone
 from intarsia.compartments import Compartment, TrainData
 from intarsia.errors import IncompatibleError, SettingsError, UnknownName
-from intarsia.routers import GaussianPart, GaussianSettings, RouterPart
-from intarsia.routers.heads import HeadSettings
-from intarsia.routers.prototype import BackboneFeatures, BasisFeatures, FeatureMap, PrototypePart, PrototypeSettings
-from intarsia.routers.reference import ReferencePart
+from intarsia.routers import (
+    Basis,
+    GaussianPart,
+    GaussianSettings,
+    HeadSettings,
+    PrototypePart,
+    PrototypeSettings,
+    ReferencePart,
+    RouterPart,
+)
 from intarsia.vault.package import Core
 
 PartSettings = GaussianSettings | HeadSettings | PrototypeSettings
@@ -23,10 +29,11 @@ PartSettings = GaussianSettings | HeadSettings | PrototypeSettings
 
 @dataclass(frozen=True)
 class PartKind:
-    """A kind of part: its settings' type, and how it is fitted to one source."""
+    """A kind of part: its settings' type, how it is fitted to one source, and how it is read again."""
 
     settings: type[PartSettings]
     fit: Callable[[TrainData, Backbone, Core, Any], RouterPart]
+    read: Callable[[Mapping[str, Tensor], Mapping[str, Any], Basis], RouterPart]
 
 
 def _fit_gaussian(data: TrainData, backbone: Backbone, core: Core, settings: GaussianSettings) -> RouterPart:
@@ -35,26 +42,27 @@ def _fit_gaussian(data: TrainData, backbone: Backbone, core: Core, settings: Gau
 
 def _fit_reference(data: TrainData, backbone: Backbone, core: Core, settings: HeadSettings) -> RouterPart:
     if core.samples is None:
-        raise SettingsError("this vault's core kept no pictures, which 'reference' parts need; write its package with keep_samples")
+        raise SettingsError(
+            "this vault's core kept no pictures, which 'reference' parts need; write its package with keep_samples"
+        )
     return ReferencePart.fit(data.latents, data.ids, backbone.encode(core.samples), backbone, settings=settings)
 
 
 def _fit_prototype(data: TrainData, backbone: Backbone, core: Core, settings: PrototypeSettings) -> RouterPart:
-    return PrototypePart.fit(data.latents, data.ids, prototype_features(backbone, core), settings=settings)
+    return PrototypePart.fit(data.latents, data.ids, core.basis, settings=settings)
+
+
+def _read_reference(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], basis: Basis) -> RouterPart:
+    return ReferencePart.from_tensors(tensors, settings)
 
 
 PARTS: Mapping[str, PartKind] = MappingProxyType(
     {
-        "gaussian": PartKind(GaussianSettings, _fit_gaussian),
-        "reference": PartKind(HeadSettings, _fit_reference),
-        "prototype": PartKind(PrototypeSettings, _fit_prototype),
+        "gaussian": PartKind(GaussianSettings, _fit_gaussian, GaussianPart.from_tensors),
+        "reference": PartKind(HeadSettings, _fit_reference, _read_reference),
+        "prototype": PartKind(PrototypeSettings, _fit_prototype, PrototypePart.from_tensors),
     }
 )
-
-
-def prototype_features(backbone: Backbone, core: Core) -> FeatureMap:
-    """The public map in which prototypes live: pixels of tiny pictures as they are, features of the backbone for latents."""
-    return BasisFeatures(core.basis) if backbone.autoencoder is None else BackboneFeatures(backbone)
 
 
 def chosen_parts(routers: Sequence[str | PartSettings]) -> dict[str, PartSettings]:
@@ -88,18 +96,21 @@ def fit_parts(
     return tensors, {kind: part.settings() for kind, part in parts.items()}
 
 
-def stored_part(compartment: Compartment, kind: str) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    """(tensors, settings) of one part of a compartment.
+def read_part(compartment: Compartment, kind: str, core: Core) -> RouterPart:
+    """One part of a compartment.
 
     Raises:
-        IncompatibleError: the compartment has no part of this kind.
+        IncompatibleError: the compartment has no part of this kind, or one of another basis.
+        CorruptError: it is damaged.
     """
     if kind not in compartment.router_settings:
         found = ", ".join(sorted(compartment.router_settings)) or "none"
         raise IncompatibleError(
-            f"compartment '{compartment.name}' has no router part '{kind}' (it has: {found}); train it again with it, or "
-            "choose other weights"
+            f"compartment '{compartment.name}' has no router part '{kind}' (it has: {found}); train it again with it, "
+            "or choose other weights"
         )
     prefix = f"{kind}."
-    tensors = {name.removeprefix(prefix): tensor for name, tensor in compartment.router.items() if name.startswith(prefix)}
-    return tensors, compartment.router_settings[kind]
+    tensors = {
+        name.removeprefix(prefix): tensor for name, tensor in compartment.router.items() if name.startswith(prefix)
+    }
+    return PARTS[kind].read(tensors, compartment.router_settings[kind], core.basis)

@@ -1,4 +1,4 @@
-"""What the vault knows about its members: small records on disk, each with its own digest, and the objects that listings give."""
+"""What the vault knows of its members: small records on disk that carry their own digests, and what listings give."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMAT = 1
 class SourceInfo:
     """A source of the vault: who holds it, under which licence, and what it amounts to.
 
-    `overlaps` is filled by `Vault.add_source` alone: near duplicates of the core, and pictures that other sources hold too.
+    `overlaps` is filled by `Vault.add_source` alone: near duplicates of the core, and pictures other sources hold too.
     """
 
     name: str
@@ -68,7 +68,9 @@ def read_record(path: Path) -> dict[str, Any]:
     check_format(path, record.get("format"), FORMAT)
     stated = record.pop("digest", None)
     if stated != digest_of(canonical_json(record)):
-        raise CorruptError(f"{path}: its digest does not fit its contents; it was damaged or edited, restore it from a backup")
+        raise CorruptError(
+            f"{path}: its digest does not fit its contents; it was damaged or edited, restore it from a backup"
+        )
     return record
 
 

@@ -1,4 +1,4 @@
-"""Which sources may go into a composition, and why: nothing is allowed unless every rule says yes, and each verdict has a reason."""
+"""Which sources may go into a composition, and why: nothing is allowed unless every rule says yes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ class Rules:
         if self.licences is not None and source.licence not in self.licences:
             return Decision(source.name, False, f"its licence {source.licence} is not among {', '.join(self.licences)}")
         if not self.share_alike and share_alike(source.licence):
-            return Decision(source.name, False, f"its licence {source.licence} is share-alike, or its terms cannot be read")
+            return Decision(
+                source.name, False, f"its licence {source.licence} is share-alike, or its terms cannot be read"
+            )
         if self.owners is not None and source.owner not in self.owners:
             return Decision(source.name, False, f"its owner {source.owner} is not among {', '.join(self.owners)}")
         return Decision(source.name, True, f"{source.owner}, {source.licence}: meets every rule that was given")

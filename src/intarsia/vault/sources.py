@@ -1,8 +1,8 @@
-"""A source on disk: a record, a manifest, and one PNG per sample named by its id, so that one sample can be erased alone.
+"""A source on disk, one file per sample, so that one sample can be erased alone.
 
-    source.json     owner, licence, attribution, count, labels, image shape, manifest root
-    manifest.json   the samples: id, file name, caption, label
-    images/<id>.png
+source.json     owner, licence, attribution, count, labels, image shape, manifest root
+manifest.json   the samples: id, file name, caption, label
+images/<id>.png
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def check_shape(source: Source, image_shape: Sequence[int]) -> None:
     found = source.images.shape[1:]
     if found != (height, width, channels):
         raise IncompatibleError(
-            f"source '{source.name}' has images of {found[0]}x{found[1]} with {found[2]} channels, this vault's backbone "
+            f"source '{source.name}' has images of {found[0]}x{found[1]} with {found[2]} channels, the backbone "
             f"takes {height}x{width} with {channels}; read them with that size and number of channels"
         )
 
 
 def write_source(folder: Path, source: Source) -> SourceInfo:
-    """Write a source into an empty folder. Nothing is brought to the disk one by one: the change that stages it does."""
+    """Write a source into an empty folder; the change that stages it brings all files to the disk at once."""
     (folder / IMAGES).mkdir()
     for sample, image in zip(source.manifest, source.images, strict=True):
         image_file(folder, sample).write_bytes(encode_png(image))
@@ -84,7 +84,9 @@ def source_info(folder: Path) -> SourceInfo:
             manifest_root=record["manifest_root"],
         )
     except (KeyError, TypeError) as error:
-        raise CorruptError(f"{folder / SOURCE_FILE}: not a source's record ({error}); restore it from a backup") from error
+        raise CorruptError(
+            f"{folder / SOURCE_FILE}: not a source's record ({error}); restore it from a backup"
+        ) from error
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -97,12 +99,16 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.from_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise CorruptError(f"{path}: missing; restore it from a backup, or forget the source and add it again") from error
+        raise CorruptError(
+            f"{path}: missing; restore it from a backup, or forget the source and add it again"
+        ) from error
     except CorruptError as error:
         raise CorruptError(f"{path}: {error}") from error
     stated = source_info(folder).manifest_root
     if manifest.root != stated:
-        raise CorruptError(f"{path}: hashes to {manifest.root[:16]}…, the record says {stated[:16]}…; restore it from a backup")
+        raise CorruptError(
+            f"{path}: hashes to {manifest.root[:16]}…, the record says {stated[:16]}…; restore it from a backup"
+        )
     return manifest
 
 
@@ -137,6 +143,7 @@ def source_problems(folder: Path) -> list[str]:
 
 
 def image_file(folder: Path, sample: Sample) -> Path:
+    """Where the pixels of a sample are."""
     return folder / IMAGES / f"{sample.id}.png"
 
 
@@ -147,11 +154,15 @@ def _images(folder: Path, manifest: Manifest) -> Iterator[tuple[Sample, Pixels]]
         try:
             image = decode(path.read_bytes(), size=height, channels=channels, limits=ImageLimits())
         except FileNotFoundError as error:
-            raise CorruptError(f"{path}: missing; restore it from a backup, or forget the source and add it again") from error
+            raise CorruptError(
+                f"{path}: missing; restore it from a backup, or forget the source and add it again"
+            ) from error
         except IntarsiaError as error:
             raise CorruptError(f"{path}: {error}; restore it from a backup") from error
         if sample_id(image) != sample.id:
-            raise CorruptError(f"{path}: its pixels are not those of the sample it is named after; restore it from a backup")
+            raise CorruptError(
+                f"{path}: its pixels are not those of the sample it is named after; restore it from a backup"
+            )
         yield sample, image
 
 
@@ -159,5 +170,7 @@ def _shape(folder: Path) -> tuple[int, int, int]:
     try:
         height, width, channels = read_record(folder / SOURCE_FILE)["image_shape"]
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptError(f"{folder / SOURCE_FILE}: not a source's record ({error}); restore it from a backup") from error
+        raise CorruptError(
+            f"{folder / SOURCE_FILE}: not a source's record ({error}); restore it from a backup"
+        ) from error
     return height, width, channels

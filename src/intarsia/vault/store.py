@@ -1,8 +1,9 @@
 """The vault's folders: one writer at a time, and changes that happen whole or not at all.
 
-A change is staged in `work/<id>/` and decided by writing `work/<id>/plan.json`; then renames carry it out, the index is made
-again, and the work folder goes. Whoever finds a work folder without a plan throws it away, and carries out one with a plan.
-So a kill at any moment leaves the old state or the new one, and an empty `work/` says that index and folders agree.
+A change is staged in `work/<id>/` and decided by writing `work/<id>/plan.json`; then renames carry it out, the index is
+made again, and the work folder goes. Whoever finds a work folder without a plan throws it away; one with a plan is
+carried out. So a kill at any moment leaves the old state or the new, and an empty `work/` says that the index agrees
+with the folders.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +24,15 @@ RECORD_FILE = "vault.json"
 LOCK_FILE = "lock"
 INDEX_FILE = "index.db"
 PLAN_FILE = "plan.json"
-BACKBONE, CORE, SOURCES, COMPARTMENTS, TRAINING, WORK = "backbone", "core", "sources", "compartments", "training", "work"
+BACKBONE, CORE, SOURCES, COMPARTMENTS, TRAINING, WORK = (
+    "backbone",
+    "core",
+    "sources",
+    "compartments",
+    "training",
+    "work",
+)
+_POLL = 0.2
 
 
 class Change:
@@ -72,16 +82,28 @@ class Store:
         except FileNotFoundError:
             return []  # copying tools drop empty folders
 
+    def sole_trainer(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Hold the training folder of a source.
+
+        Raises:
+            VaultError: somebody else does.
+        """
+        return folder_lock(self.training(name), f"source '{name}' is being trained; wait for that to end, or stop it")
+
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Be the only writer; what an interrupted writer left is settled first.
+    def locked(self, *, patience: float = 0.0) -> Iterator[None]:
+        """Be the only writer, after at most `patience` seconds; what an interrupted one left is settled first.
 
         Raises:
             VaultError: another process is writing, or the folder cannot be written.
         """
-        with file_lock(self.root / LOCK_FILE) as holder:
-            if holder is not None:
-                raise VaultError(f"{self.root}: {holder} is changing this vault; try again when it has finished")
+        deadline = time.monotonic() + patience
+        with contextlib.ExitStack() as stack:
+            while (holder := stack.enter_context(file_lock(self.root / LOCK_FILE))) is not None:
+                stack.close()
+                if time.monotonic() >= deadline:
+                    raise VaultError(f"{self.root}: {holder} is changing this vault; try again when it has finished")
+                time.sleep(_POLL)
             self._recover()
             yield
 
@@ -98,14 +120,14 @@ class Store:
                 self._recover()
 
     @contextlib.contextmanager
-    def change(self) -> Iterator[Change]:
+    def change(self, *, patience: float = 0.0) -> Iterator[Change]:
         """Stage a change inside the block; it is carried out when the block ends, dropped when it raises.
 
         Raises:
-            VaultError: as `locked`, or the disk is full; what was there before is untouched, or the change is finished by
-                whoever opens the vault next.
+            VaultError: as `locked`, or the disk is full; what was there before is untouched, or the change is finished
+                by whoever uses the vault next.
         """
-        with self.locked(), disk_errors(self.root):
+        with self.locked(patience=patience), disk_errors(self.root):
             staging = self.root / WORK / uuid.uuid4().hex
             staging.mkdir(parents=True)
             try:
@@ -154,7 +176,7 @@ class Store:
 
 @contextlib.contextmanager
 def file_lock(path: Path) -> Iterator[str | None]:
-    """Hold a lock file; yields None, or who holds it. The file is empty when nobody does, so that it leaves no trace."""
+    """Hold a lock file; yields None, or who holds it. The file is empty when nobody does, so no trace stays."""
     with disk_errors(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -182,7 +204,8 @@ def folder_lock(folder: Path, busy: str) -> Iterator[None]:
     with disk_errors(folder):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if not _try_lock(handle):
+        # Between opening and locking, the folder may have been replaced by another.
+        if not _try_lock(handle) or not os.path.samestat(os.fstat(handle), folder.stat()):
             raise VaultError(busy)
         yield
     finally:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,9 @@ from intarsia.backbone.precision import resolve_precision
 from intarsia.compartments import Compartment, TrainData, Trainee, TrainSettings, environment
 from intarsia.compartments.training import deterministic
 from intarsia.data import Source
-from intarsia.errors import CorruptError, IncompatibleError, SettingsError
-from intarsia.files import digest_of
+from intarsia.errors import IncompatibleError, SettingsError
 from intarsia.vault.package import Core, latents_of
 from intarsia.vault.parts import PartSettings, fit_parts
-from intarsia.vault.records import read_record
 
 TRAINING_FILE = "training.json"
 SLICES = "slices"
@@ -57,8 +54,8 @@ def check_same(name: str, what: str, found: Mapping[str, Any], wanted: Mapping[s
     again = "pass restart=True to train it afresh"
     for field, meaning in (("manifest_root", "samples"), ("backbone", "backbone"), ("basis", "basis")):
         if found.get(field) != wanted[field]:
-            there, here = str(found.get(field))[:12], wanted[field][:12]
-            raise IncompatibleError(f"{what} of '{name}' is of other {meaning} ({there}… there, {here}… here); {again}")
+            ends = f"{str(found.get(field))[:12]}… there, {wanted[field][:12]}… here"
+            raise IncompatibleError(f"{what} of '{name}' is of other {meaning} ({ends}); {again}")
     there, here = _flat(found), _flat(wanted)
     differing = sorted(field for field in there.keys() | here.keys() if there.get(field) != here.get(field))
     if differing:
@@ -98,7 +95,7 @@ def compartment_of(trainee: Trainee, core: Core, record: Mapping[str, Any], reci
     data, backbone = trainee.data, trainee.backbone
     tensors, settings = fit_parts(recipe.routers, data, backbone, core)
     counts = Counter(label for label in data.labels if label is not None)
-    kept = ("settings", "routers")
+    kept = ("settings", "routers", "backbone", "basis")
     return Compartment(
         name=data.name,
         sources=(data.name,),

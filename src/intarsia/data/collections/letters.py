@@ -127,7 +127,7 @@ def _draw(indices: range, seed: int) -> Draws:
         np.array([0.06, 0.06, 2.5, 2.5, 6.2832], np.float32),
     )
     # Sum of three uniforms: most pens are alike, few are very thin or thick.
-    pen = 0.86 + 0.30 * signed[:, 4:7].mean(-1)
+    pen = 0.80 + 0.30 * signed[:, 4:7].mean(-1)
     return Draws(glyph, turn @ slant, pen, 0.5 + 0.3 * signed[:, 7], low + (high - low) * wave)
 
 

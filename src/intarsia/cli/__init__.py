@@ -1,0 +1,21 @@
+"""The command line: one file per command, each of which parses, calls the library and prints.
+
+`command` holds what all commands share (groups of options, errors as one line), `output` what they print with.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run `intarsia` with the arguments of this process, and exit."""
+    from intarsia.cli.app import app
+
+    for stream in (sys.stdout, sys.stderr):
+        # A file name that the terminal cannot spell is shown escaped; it is no reason to fail.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name="intarsia")

@@ -1,0 +1,87 @@
+"""The table of commands. A new command is a file beside this one and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Annotated
+
+import typer
+
+import intarsia.cli.data as data
+import intarsia.cli.source as source
+from intarsia.cli.command import command
+from intarsia.cli.demo import demo
+from intarsia.cli.doctor import doctor
+from intarsia.cli.forget import forget
+from intarsia.cli.init import init
+from intarsia.cli.list import list_members
+from intarsia.cli.pretrain import pretrain
+from intarsia.cli.sample import sample
+from intarsia.cli.train import train
+from intarsia.cli.verify import verify
+
+Panel = Mapping[str, Callable[..., None]]
+
+START, SOURCES, PICTURES, CHECKS = "Getting started", "Sources and compartments", "Pictures", "Checks"
+COMMANDS: Mapping[str, Panel] = MappingProxyType(
+    {
+        START: {"demo": demo, "init": init, "pretrain": pretrain},
+        SOURCES: {"train": train, "forget": forget, "list": list_members},
+        PICTURES: {"sample": sample},
+        CHECKS: {"verify": verify, "doctor": doctor},
+    }
+)
+GROUPS: Mapping[str, tuple[str, str, Panel]] = MappingProxyType(
+    {
+        "data": (START, data.HELP, {"digits": data.digits, "letters": data.letters, "emoji": data.emoji}),
+        "source": (SOURCES, source.HELP, {"add": source.add, "list": source.list_sources, "show": source.show}),
+    }
+)
+
+
+def _typer(**settings: str) -> typer.Typer:
+    names = {"help_option_names": ["-h", "--help"]}
+    return typer.Typer(
+        no_args_is_help=True, pretty_exceptions_enable=False, context_settings=names, help=settings.get("help")
+    )
+
+
+def _fill(target: typer.Typer, commands: Panel, panel: str | None = None) -> None:
+    for name, function in commands.items():
+        target.command(name, rich_help_panel=panel)(command(function))
+
+
+def _build() -> typer.Typer:
+    built = _typer()
+    for panel, commands in COMMANDS.items():
+        _fill(built, commands, panel)
+    for name, (panel, text, commands) in GROUPS.items():
+        group = _typer(help=text)
+        _fill(group, commands)
+        built.add_typer(group, name=name, rich_help_panel=panel)
+    built.callback()(root)
+    return built
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import intarsia
+
+        typer.echo(f"intarsia {intarsia.__version__}")
+        raise typer.Exit
+
+
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Generative models inlaid from compartments: one per data source, trained alone, joined only while an image is drawn.
+
+    Every command ends with exit code 0 only if it did what was asked; 1 means that something was found wrong, and the reason
+    is on the standard error; 2 that it was called wrongly; 130 that it was interrupted.
+    """
+
+
+app = _build()

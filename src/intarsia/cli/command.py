@@ -1,0 +1,93 @@
+"""What all commands share: options that come in groups, and errors that end as one line and an exit code.
+
+A command may take a frozen dataclass in place of single options: every field becomes an option, so that a command with
+twenty options is still a function of a few arguments, and a group such as `Output` is written once.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from inspect import Parameter
+from typing import Any, get_type_hints
+
+import typer
+
+from intarsia.cli.output import Output
+from intarsia.errors import IntarsiaError
+
+FAILED, INTERRUPTED = 1, 130
+_DELIBERATE = (typer.Exit, typer.Abort, typer.BadParameter)
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A function that Typer can read: its groups spread into options, its errors turned into exit codes.
+
+    The function takes exactly one `Output`.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    groups = {name: kind for name, kind in hints.items() if isinstance(kind, type) and is_dataclass(kind)}
+    place = next(name for name, kind in groups.items() if kind is Output)
+
+    @functools.wraps(function)
+    def run(**values: Any) -> None:
+        given = _gather(groups, values)
+        _guard(lambda: function(**given), given[place])
+
+    parameters = list(_spread(function, hints))
+    run.__dict__["__signature__"] = inspect.Signature(parameters)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _spread(function: Callable[..., None], hints: Mapping[str, Any]) -> Iterator[Parameter]:
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind = hints[name]
+        if not is_dataclass(kind):
+            yield parameter.replace(annotation=kind, kind=Parameter.KEYWORD_ONLY)
+            continue
+        options = get_type_hints(kind, include_extras=True)
+        for field in fields(kind):
+            yield Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=options[field.name])
+
+
+def _gather(groups: Mapping[str, type], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the function from the values of single options."""
+    left, made = dict(values), {}
+    for name, kind in groups.items():
+        made[name] = kind(**{field.name: left.pop(field.name) for field in fields(kind)})
+    return left | made
+
+
+def _guard(action: Callable[[], None], output: Output) -> None:
+    """Run a command; whatever it raises becomes one line on the standard error and an exit code."""
+    try:
+        action()
+    except _DELIBERATE:
+        raise
+    except KeyboardInterrupt as error:
+        output.note("interrupted: nothing is half-written, and the same command goes on from what is saved")
+        raise typer.Exit(INTERRUPTED) from error
+    except BrokenPipeError as error:
+        # Whoever read the output has gone (`| head`); the interpreter must not try to flush the rest on its way out.
+        sys.stdout = None  # type: ignore[assignment]
+        raise typer.Exit(FAILED) from error
+    except Exception as error:
+        if output.debug:
+            traceback.print_exc()
+        output.fail(type(error).__name__, explain(error))
+        raise typer.Exit(FAILED) from error
+
+
+def explain(error: Exception) -> str:
+    """What to tell the user about an error."""
+    if isinstance(error, IntarsiaError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"a fault in intarsia itself ({what}); run it again with --debug and pass on what it shows"

@@ -1,0 +1,46 @@
+"""`intarsia forget`: a source leaves."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from intarsia.cli.output import Output
+from intarsia.cli.parameters import SourceName, VaultPath
+from intarsia.errors import SettingsError, UnknownName
+
+
+def forget(
+    vault: VaultPath,
+    name: SourceName,
+    output: Output,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove a source and everything that was learned from it; afterwards the vault is as if it had never come.
+
+    Example: intarsia forget emoji.vault twemoji
+    """
+    from intarsia.vault import Vault
+
+    opened = Vault.open(vault)
+    known = {source.name: source for source in opened.sources()}
+    if name not in known:
+        raise UnknownName("source", name, known)
+    source = known[name]
+    learned = [compartment.name for compartment in opened.compartments() if name in compartment.sources]
+    doomed = f"the source '{name}' ({source.count} images of {source.owner}), its training state and " + (
+        f"the compartment{'s' if len(learned) > 1 else ''} {', '.join(learned)}" if learned else "no compartment"
+    )
+    if not yes:
+        _ask(f"This deletes for good {doomed}. Go on?")
+    gone = opened.forget(name)
+    output.answer({"vault": str(vault), "source": name, "images": source.count, "compartments": list(gone)}, f"Forgot {doomed}.")
+
+
+def _ask(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise SettingsError(f"{question} Nobody can answer here, so nothing was done: say --yes to delete without asking")
+    if not typer.confirm(question, err=True):
+        raise SettingsError("nothing was deleted, as you asked")

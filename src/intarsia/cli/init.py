@@ -1,0 +1,45 @@
+"""`intarsia init`: make a vault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from intarsia.cli.output import Output
+
+
+def init(
+    vault: Annotated[Path, typer.Argument(help="Folder to make.", metavar="VAULT", show_default=False)],
+    output: Output,
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="Backbone package: the name of one that comes with intarsia (`intarsia doctor` lists them), or a folder "
+            "made by `intarsia pretrain`.",
+            show_default=False,
+        ),
+    ],
+    index: Annotated[
+        str | None,
+        typer.Option(help="Database of the index, as an SQLAlchemy URL; without it the index is a file in the vault."),
+    ] = None,
+) -> None:
+    """Make a vault: a folder that holds a public backbone, and later sources and their compartments.
+
+    Example: intarsia init digits.vault --backbone uvit-tiny-8
+    """
+    from intarsia.vault import Vault
+
+    made = Vault.create(vault, backbone=backbone, url=index)
+    core = made.core.record
+    channels, height, width = made.image_shape
+    document = {
+        "vault": str(vault),
+        "image_shape": [channels, height, width],
+        "backbone": made.backbone.digest,
+        "core": {"name": core["name"], "licence": core["licence"], "count": core["count"]},
+    }
+    line = f"{vault}: made for images of {height}x{width} with {channels} channels, on the core '{core['name']}'"
+    output.answer(document, line, f"Next: intarsia source add {vault} NAME DATA")

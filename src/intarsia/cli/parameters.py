@@ -1,0 +1,45 @@
+"""Arguments and options that several commands take, and how their texts are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+VaultPath = Annotated[Path, typer.Argument(help="Folder of the vault.", metavar="VAULT", show_default=False)]
+SourceName = Annotated[str, typer.Argument(help="Name of a source.", metavar="NAME", show_default=False)]
+EmojiFolder = Annotated[
+    Path, typer.Option(help="Folder where `intarsia data emoji` put its tables, for addresses like emoji:twemoji.")
+]
+DEFAULT_EMOJI = Path("emoji")
+
+
+def split(option: str, given: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Names from an option that may be repeated and may hold several with commas between; None if it was not given.
+
+    Raises:
+        typer.BadParameter: it was given without a name: "all" must never be what an empty variable asks for.
+    """
+    if not given:
+        return None
+    names = tuple(name.strip() for text in given for name in text.split(","))
+    if not all(names):
+        raise typer.BadParameter(f"a name is empty in {', '.join(map(repr, given))}", param_hint=option)
+    return names
+
+
+def numbers(option: str, given: Sequence[str] | None) -> dict[str, float] | None:
+    """Numbers by name from `name=number` texts; None if there are none.
+
+    Raises:
+        typer.BadParameter: something else was given.
+    """
+    pairs = split(option, given)
+    if pairs is None:
+        return None
+    try:
+        return {name: float(value) for name, value in (pair.split("=") for pair in pairs)}
+    except ValueError:
+        raise typer.BadParameter(f"expected name=number, found {', '.join(map(repr, pairs))}", param_hint=option) from None

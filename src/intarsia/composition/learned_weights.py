@@ -1,0 +1,92 @@
+"""Weights that read features of a network: isolated heads, prototypes, and the paper's classifier (science.md section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from intarsia.composition.member import Labels
+from intarsia.composition.weights import Evidence, Memoryless
+from intarsia.routers import FeatureMap, JointClassifier, LabelShares, PrototypeBank, ReferenceBank, label_log_shares
+
+MidFeatures = Callable[[Tensor, Tensor], Tensor]
+"""x_t (B, ...), t (B,) to tokens (B, L, D) of the unadapted backbone's middle block."""
+
+
+# w = softmax_i(h_i - log o_i + log lambda_i): the core's density p^0 cancels
+@dataclass(frozen=True)
+class Reference:
+    """One head per source, fitted to tell it from the core; costs one half pass of the frozen backbone."""
+
+    name: ClassVar[str] = "reference"
+    isolated: ClassVar[bool] = True
+    passes: ClassVar[float] = 0.5
+    bank: ReferenceBank
+    features: MidFeatures
+    shares: Sequence[LabelShares]
+
+    def start(self) -> Evidence:
+        def evidence(x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:
+            return self.bank(self.features(x_t, t), t) + label_log_shares(self.shares, labels)
+
+        return Memoryless(evidence)
+
+
+# softmax over sources of minus the distance of x0_hat's features to the nearest centroid
+@dataclass(frozen=True)
+class Prototype:
+    """The paper's nearest neighbours: distances of x0_hat's features to the centroids of each source.
+
+    Uses the x0_hat of the step before, which costs no further network call; before there is one, the image says nothing.
+    """
+
+    name: ClassVar[str] = "prototype"
+    isolated: ClassVar[bool] = True
+    passes: ClassVar[float] = 0.5
+    bank: PrototypeBank
+    features: FeatureMap
+    shares: Sequence[LabelShares]
+
+    def start(self) -> Evidence:
+        return _PrototypeEvidence(self)
+
+
+class _PrototypeEvidence:
+    def __init__(self, weights: Prototype):
+        self._weights = weights
+        self._x0_hat: Tensor | None = None
+
+    def __call__(self, x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:
+        blind = label_log_shares(self._weights.shares, labels)
+        if self._x0_hat is None:
+            return blind
+        return blind + self._weights.bank(self._weights.features(self._x0_hat))
+
+    def show(self, x0_hat: Tensor) -> None:
+        self._x0_hat = x0_hat
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The paper's classifier, fitted on all sources at once: not isolated, for reproduction only.
+
+    Whatever is forgotten from one source stays in it, so it is refused once any of its sources has changed.
+    """
+
+    name: ClassVar[str] = "joint"
+    isolated: ClassVar[bool] = False
+    passes: ClassVar[float] = 0.5
+    classifier: JointClassifier
+    features: MidFeatures
+    names: Sequence[str]
+    shares: Sequence[LabelShares]
+
+    def start(self) -> Evidence:
+        def evidence(x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:
+            scores = self.classifier(self.features(x_t, t), t, self.names)
+            return scores + label_log_shares(self.shares, labels)
+
+        return Memoryless(evidence)

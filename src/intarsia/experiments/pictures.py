@@ -1,0 +1,92 @@
+"""Grids of images and plots of weights, as bytes that a page can embed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from intarsia.data import to_uint8
+from intarsia.errors import require
+
+# Okabe and Ito's palette: distinguishable with any kind of colour vision.
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#666666")
+
+
+def grid(images: Tensor, *, columns: int, scale: int = 1, gap: int = 1, background: int = 255) -> bytes:
+    """A PNG contact sheet of images (N, C, H, W) in [-1, 1], row by row, each pixel `scale` pixels wide."""
+    pixels = to_uint8(images)
+    count, height, width, channels = pixels.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), background, dtype=np.uint8)
+    for k, image in enumerate(pixels):
+        top, left = k // columns * (height + gap), k % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    picture = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    return png(picture)
+
+
+def png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def weights_over_time(weights: Tensor, names: Sequence[str], *, title: str) -> str:
+    """An SVG of stacked areas: weights (steps, n) of one image, from noise on the left to the picture on the right.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    require("matplotlib", "experiments")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.4, 1.7), layout="constrained")
+    axes = figure.add_subplot()
+    steps = np.arange(len(weights))
+    axes.stackplot(steps, weights.double().numpy().T, labels=names, colors=COLOURS, linewidth=0.4, edgecolor="white")
+    axes.set(xlim=(0, max(1, len(steps) - 1)), ylim=(0, 1), xlabel="sampling step", ylabel="weight")
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.tick_params(labelsize=7)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_size(8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return svg(figure)
+
+
+def shares(prior: Sequence[float], realised: Sequence[float], names: Sequence[str]) -> str:
+    """An SVG of bars: each source's share of the images beside its prior."""
+    require("matplotlib", "experiments")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 0.5 + 0.34 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    place = np.arange(len(names))
+    axes.barh(place, realised, height=0.62, color=[COLOURS[k % len(COLOURS)] for k in range(len(names))])
+    axes.scatter(prior, place, marker="|", s=190, color="black", linewidths=2, zorder=3, label="prior")
+    for y, value in zip(place, realised, strict=True):
+        axes.text(value + 0.004, y, f"{value:.3f}", va="center", fontsize=8)
+    axes.set_yticks(place, names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, max([*prior, *realised]) * 1.18), xlabel="share of the images (bar) and prior (line)")
+    axes.xaxis.label.set_size(8)
+    axes.tick_params(labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return svg(figure)
+
+
+def svg(figure: object) -> str:
+    """The figure as an `<svg>` element for a page, the same bytes for the same figure."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "intarsia", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})  # type: ignore[attr-defined]
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

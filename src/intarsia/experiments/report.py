@@ -1,0 +1,90 @@
+"""A report as data, and the one self-contained page it becomes: no script, no request, readable offline and in print."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment
+
+from intarsia import __version__
+from intarsia.files import write_atomic
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG or an SVG with the words that go with it; `alt` says what one would see."""
+
+    title: str
+    content: bytes | str
+    alt: str
+    note: str = ""
+    verdict: str = ""
+    good: bool | None = None
+
+    @property
+    def source(self) -> str:
+        """A data address for a PNG."""
+        assert isinstance(self.content, bytes)
+        return "data:image/png;base64," + base64.b64encode(self.content).decode()
+
+    @property
+    def is_svg(self) -> bool:
+        return isinstance(self.content, str)
+
+
+@dataclass(frozen=True)
+class Number:
+    """One figure of the report: its value, and how it was measured or what was aimed at."""
+
+    label: str
+    value: str
+    note: str
+    good: bool | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a heading; the first column names the row."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page, in the order: words, numbers, pictures, tables. `wide` pictures take a row each."""
+
+    title: str
+    text: str = ""
+    numbers: Sequence[Number] = ()
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page: what it shows in one sentence, and its sections; the first is what somebody sees in ten seconds."""
+
+    title: str
+    lead: str
+    sections: Sequence[Section]
+    settings: str = ""
+    sources: Sequence[str] = field(default_factory=tuple)
+
+    def html(self) -> str:
+        """The whole page; everything in it that came from data is escaped."""
+        template = files("intarsia.experiments").joinpath("templates/report.html").read_text(encoding="utf-8")
+        environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        return environment.from_string(template).render(report=self, version=__version__)
+
+    def write(self, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, self.html().encode())
+        return path

@@ -1,0 +1,26 @@
+"""The project folder on disk: backbone, sources, compartments, and the index over them."""
+
+from intarsia.vault.composing import WEIGHTS, Composition
+from intarsia.vault.package import Core, find_package, read_core, write_package
+from intarsia.vault.parts import PARTS
+from intarsia.vault.records import CompartmentInfo, SourceInfo
+from intarsia.vault.selecting import Decision, Selection
+from intarsia.vault.vault import Vault
+from intarsia.vault.verify import Problem, VerifyReport
+
+__all__ = [
+    "PARTS",
+    "WEIGHTS",
+    "CompartmentInfo",
+    "Composition",
+    "Core",
+    "Decision",
+    "Problem",
+    "Selection",
+    "SourceInfo",
+    "Vault",
+    "VerifyReport",
+    "find_package",
+    "read_core",
+    "write_package",
+]

@@ -1,0 +1,92 @@
+"""How a vault comes to be, and how its record is read again."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from intarsia.backbone import Backbone
+from intarsia.data import Source
+from intarsia.errors import CorruptError, VaultError
+from intarsia.vault.index import check_url
+from intarsia.vault.package import copy_package, find_package, read_core, write_package
+from intarsia.vault.records import read_record, write_record
+from intarsia.vault.store import (
+    BACKBONE,
+    COMPARTMENTS,
+    LOCK_FILE,
+    RECORD_FILE,
+    SOURCES,
+    TRAINING,
+    WORK,
+    new_folder,
+)
+
+
+@dataclass(frozen=True)
+class VaultRecord:
+    """What `vault.json` says: a random id, and which backbone (digest) and basis (fingerprint) everything hangs on."""
+
+    id: str
+    image_shape: tuple[int, ...]
+    backbone: str
+    basis: str
+    index_url: str | None = None
+
+    def write(self, root: Path) -> None:
+        values = {
+            "id": self.id,
+            "image_shape": list(self.image_shape),
+            "backbone": self.backbone,
+            "basis": self.basis,
+            "index_url": self.index_url,
+        }
+        write_record(root / RECORD_FILE, values)
+
+    @classmethod
+    def read(cls, root: Path) -> VaultRecord:
+        """Read what `write` wrote.
+
+        Raises:
+            VaultError: the folder is no vault.
+            CorruptError: the record is damaged.
+        """
+        path = root / RECORD_FILE
+        if not path.is_file():
+            what = "is no vault" if root.is_dir() else "does not exist"
+            raise VaultError(f"{root} {what}: expected a folder with {RECORD_FILE}; make one with `intarsia init`")
+        record = read_record(path)
+        try:
+            shape = tuple(record["image_shape"])
+            return cls(record["id"], shape, record["backbone"], record["basis"], record["index_url"])
+        except (KeyError, TypeError) as error:
+            raise CorruptError(f"{path}: not a vault's record ({error}); restore it from a backup") from error
+
+
+def found(root: Path, backbone: str | Path | tuple[Backbone, Source], url: str | None) -> None:
+    """Make the folder of a new vault, whole or not at all.
+
+    Raises:
+        As `Vault.create`.
+    """
+    if url is not None:
+        check_url(url)
+    fill = _filler(backbone)
+    with new_folder(root) as folder:
+        fill(folder)
+        for part in (SOURCES, COMPARTMENTS, TRAINING, WORK):
+            (folder / part).mkdir()
+        (folder / LOCK_FILE).touch()
+        public, basis = Backbone.load(folder / BACKBONE), read_core(folder).record["basis"]
+        VaultRecord(secrets.token_hex(16), public.image_shape, public.digest, basis, url).write(folder)
+
+
+def _filler(backbone: str | Path | tuple[Backbone, Source]) -> Callable[[Path], None]:
+    """What puts backbone and core into a folder; an unknown name is refused before a folder is made."""
+    if isinstance(backbone, tuple):
+        network, core = backbone
+        return lambda folder: write_package(folder, network, core)
+    package = find_package(backbone)
+    return lambda folder: copy_package(package, folder)

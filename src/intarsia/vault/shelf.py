@@ -1,0 +1,85 @@
+"""What the folders of a vault hold, read one by one: nothing but the folder that is asked for is opened."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from intarsia.compartments import Compartment
+from intarsia.data import Manifest, Source
+from intarsia.errors import CorruptError, IntarsiaError, SettingsError, UnknownName
+from intarsia.vault.records import CompartmentInfo, SourceInfo, compartment_info
+from intarsia.vault.sources import load_source, read_manifest, source_info
+from intarsia.vault.store import COMPARTMENTS, SOURCES, Store
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The sources and compartments of a vault, as they stand in their folders."""
+
+    store: Store
+
+    def check_known(self, name: str) -> None:
+        """Raises UnknownName unless there is such a source."""
+        if name not in self.store.names(SOURCES):
+            raise UnknownName("source", name, self.store.names(SOURCES))
+
+    def source(self, name: str) -> Source:
+        """A source with all its pixels.
+
+        Raises:
+            UnknownName: no such source.
+            CorruptError: it is damaged.
+        """
+        self.check_known(name)
+        return load_source(self.store.source(name))
+
+    def compartment(self, name: str) -> Compartment:
+        """A trained compartment.
+
+        Raises:
+            UnknownName: no such source.
+            SettingsError: it is not trained yet.
+            CorruptError: it is damaged.
+        """
+        if name not in self.store.names(COMPARTMENTS):
+            self.check_known(name)
+            raise SettingsError(f"source '{name}' has no compartment yet; train it first")
+        folder = self.store.compartment(name)
+        try:
+            compartment = Compartment.load(folder)
+        except CorruptError:
+            if folder.exists():
+                raise
+            raise UnknownName("compartment", name, self.store.names(COMPARTMENTS)) from None  # forgotten meanwhile
+        if compartment.name != name:
+            raise CorruptError(f"{folder}: holds the compartment '{compartment.name}'; rename the folder or remove it")
+        return compartment
+
+    def info(self, name: str) -> CompartmentInfo:
+        """What the record of a compartment says."""
+        return compartment_info(self.store.compartment(name))
+
+    def licence(self, source: str) -> str:
+        """The licence of a source; neither its manifest nor its images are opened."""
+        return source_info(self.store.source(source)).licence
+
+    def saw(self, source: str) -> list[str]:
+        """The compartments that learned from a source: its own, whether it can be read or not, and any that say so.
+
+        Raises:
+            CorruptError: the record of another compartment cannot be read, so that it might have seen the source.
+        """
+        names = self.store.names(COMPARTMENTS)
+        return [name for name in names if name == source or source in self.info(name).sources]
+
+    def readable(self) -> tuple[list[tuple[SourceInfo, Manifest]], list[CompartmentInfo]]:
+        """All records, for the index. Damaged ones are left out, so that they block no other; `verify` names them."""
+        sources, compartments = [], []
+        for name in self.store.names(SOURCES):
+            with contextlib.suppress(IntarsiaError):
+                sources.append((source_info(self.store.source(name)), read_manifest(self.store.source(name))))
+        for name in self.store.names(COMPARTMENTS):
+            with contextlib.suppress(IntarsiaError):
+                compartments.append(self.info(name))
+        return sources, compartments

@@ -1,0 +1,175 @@
+"""Reading everything that is stored, and reporting every problem, not the first."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from intarsia.backbone import Backbone
+from intarsia.compartments import Compartment
+from intarsia.compartments.compartment import ADAPTER_FILE, PEFT_FILE, ROUTER_FILE
+from intarsia.compartments.compartment import RECORD_FILE as COMPARTMENT_FILE
+from intarsia.composition import CompartmentMember
+from intarsia.errors import CorruptError, IntarsiaError
+from intarsia.files import load_tensors
+from intarsia.vault.founding import VaultRecord
+from intarsia.vault.index import Catalogue
+from intarsia.vault.package import Core, check_package, read_core
+from intarsia.vault.parts import read_part
+from intarsia.vault.records import SourceInfo, compartment_info, read_record
+from intarsia.vault.sources import source_info, source_problems
+from intarsia.vault.store import (
+    BACKBONE,
+    COMPARTMENTS,
+    CORE,
+    INDEX_FILE,
+    LOCK_FILE,
+    RECORD_FILE,
+    SOURCES,
+    TRAINING,
+    WORK,
+    Store,
+)
+from intarsia.vault.training import SLICES, TRAINING_FILE
+
+_ROOT = (RECORD_FILE, INDEX_FILE, LOCK_FILE, BACKBONE, CORE, SOURCES, COMPARTMENTS, TRAINING, WORK)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Where something is wrong, by its path in the vault, and what."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """How much was read, and all that is wrong with it."""
+
+    sources: int
+    samples: int
+    compartments: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def verify(store: Store, record: VaultRecord, catalogue: Catalogue) -> VerifyReport:
+    """Check the whole vault while nobody writes: digests, images against ids, and that the parts belong together."""
+    found = _Verifier(store, record)
+    found.strangers("", _ROOT)
+    found.public()
+    infos = [info for name in store.names(SOURCES) if (info := found.source(name)) is not None]
+    for name in store.names(COMPARTMENTS):
+        found.compartment(name, {info.name: info for info in infos})
+    for name in store.names(TRAINING):
+        found.training(name)
+    found.index(catalogue, infos)
+    samples = sum(info.count for info in infos)
+    return VerifyReport(len(infos), samples, len(store.names(COMPARTMENTS)), tuple(found.problems))
+
+
+class _Verifier:
+    """Collects problems; a part that cannot be read is reported and the rest is still checked."""
+
+    def __init__(self, store: Store, record: VaultRecord):
+        self.store, self.record = store, record
+        self.problems: list[Problem] = []
+        self._public: tuple[Backbone, Core] | None = None
+
+    @contextlib.contextmanager
+    def at(self, where: str) -> Iterator[None]:
+        """What goes wrong inside is a problem of `where`."""
+        try:
+            yield
+        except (IntarsiaError, OSError) as error:
+            self.problems.append(Problem(where, str(error)))
+
+    def strangers(self, where: str, expected: Collection[str]) -> None:
+        """Report what lies in a folder and does not belong there."""
+        folder = self.store.root / where
+        names = sorted({path.name for path in folder.iterdir()} - set(expected)) if folder.is_dir() else []
+        self.problems += [Problem(f"{where}/{name}".lstrip("/"), "does not belong here; remove it") for name in names]
+
+    def public(self) -> None:
+        """The backbone and what is known of its core."""
+        with self.at(RECORD_FILE):
+            VaultRecord.read(self.store.root)
+        with self.at(f"{BACKBONE}, {CORE}"):
+            backbone, core = check_package(self.store.root), read_core(self.store.root)
+            if (backbone.digest, core.record["basis"]) != (self.record.backbone, self.record.basis):
+                raise CorruptError(
+                    "not the backbone and core with which this vault was made; restore them from a backup"
+                )
+            self._public = backbone, core
+
+    def source(self, name: str) -> SourceInfo | None:
+        """Record, manifest and pixels; the record, if it can be read."""
+        where, folder = f"{SOURCES}/{name}", self.store.source(name)
+        self.problems += [Problem(where, line) for line in source_problems(folder)]
+        try:
+            info = source_info(folder)
+        except IntarsiaError:
+            return None  # reported above
+        if info.name != name:
+            self.problems.append(Problem(where, f"holds the source '{info.name}'; rename the folder or remove it"))
+        return info
+
+    def compartment(self, name: str, sources: Mapping[str, SourceInfo]) -> None:
+        """Digests of all files, the source it was trained on, and whether it fits backbone and basis."""
+        where, folder = f"{COMPARTMENTS}/{name}", self.store.compartment(name)
+        expected = [ADAPTER_FILE, ROUTER_FILE, COMPARTMENT_FILE, SLICES]
+        with self.at(where):
+            compartment = Compartment.load(folder)
+            expected += [PEFT_FILE] if compartment.adapter.name == "lora" else []
+            self._slices(folder, compartment)
+            if compartment.name != name:
+                raise CorruptError(f"holds the compartment '{compartment.name}'; rename the folder or remove it")
+            missing = [source for source in compartment.sources if source not in sources]
+            if missing:
+                raise CorruptError(f"was trained on {', '.join(missing)}, which is not in the vault; forget '{name}'")
+            if name in sources and compartment.manifest_root != sources[name].manifest_root:
+                raise CorruptError("was trained on other samples than its source holds; train it again")
+            self._fits(compartment)
+        self.strangers(where, expected)
+
+    def _slices(self, folder: Path, compartment: Compartment) -> None:
+        digests = compartment.training.get(SLICES, {})
+        for name, digest in digests.items():
+            load_tensors(folder / SLICES / f"{name}.safetensors", digest=digest)
+        self.strangers(f"{COMPARTMENTS}/{folder.name}/{SLICES}", [f"{name}.safetensors" for name in digests])
+
+    def _fits(self, compartment: Compartment) -> None:
+        if self._public is None:
+            return
+        CompartmentMember(self._public[0], compartment, precision="float32")
+        for kind in compartment.router_settings:
+            read_part(compartment, kind, self._public[1])
+
+    def training(self, name: str) -> None:
+        """A run under way belongs to a source; its checkpoints may be in the making while this looks on."""
+        where = f"{TRAINING}/{name}"
+        with self.at(where):
+            if name not in self.store.names(SOURCES):
+                raise CorruptError("is of a source that is not in the vault; remove it")
+            read_record(self.store.training(name) / TRAINING_FILE)
+            for path in sorted(self.store.training(name).glob("[!.]*.safetensors")):
+                load_tensors(path)
+
+    def index(self, catalogue: Catalogue, infos: list[SourceInfo]) -> None:
+        """What the index says against what is there."""
+        with self.at(INDEX_FILE):
+            compartments = [compartment_info(self.store.compartment(name)) for name in self.store.names(COMPARTMENTS)]
+            indexed = sum(1 for _ in catalogue.samples())
+            if (catalogue.sources(), catalogue.compartments()) != (infos, compartments) or indexed != sum(
+                i.count for i in infos
+            ):
+                raise CorruptError("does not agree with the folders; make it again with Vault.reindex()")
