@@ -15,39 +15,14 @@ import time
 from collections.abc import Callable
 
 import torch
+from plain_prompts import plain_forward
 from torch import Tensor
-from torch.nn import functional as F
 
 from intarsia.backbone import UViT, build, resolve_precision
 from intarsia.backbone.precision import PRECISIONS
-from intarsia.backbone.uvit import Block
 from intarsia.compartments.adapters import Adapted, DeepPrompts
 
 TOKENS = 64
-
-
-def plain(network: UViT, prompts: dict[str, Tensor], x: Tensor, t: Tensor) -> Tensor:
-    """Prompt tokens join the input of each layer and leave with its output."""
-
-    def through(block: Block, tokens: Tensor, skip: Tensor | None) -> Tensor:
-        if skip is not None:
-            tokens = block.skip_linear(torch.cat([tokens, skip], dim=-1))
-        count = tokens.shape[1]
-        x = torch.cat([tokens, prompts[f"{block.name}.prompts"].expand(len(tokens), -1, -1)], dim=1)
-        q, k, v = (p.unflatten(-1, (block.attn.heads, -1)).transpose(1, 2) for p in block.attn.qkv(block.norm1(x)).chunk(3, dim=-1))
-        x = x + block.attn.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        x = x + block.mlp.fc2(F.gelu(block.mlp.fc1(block.norm2(x))))
-        return x[:, :count]
-
-    tokens, skips = network.embed(x, t), []
-    for block in network.in_blocks:
-        tokens = through(block, tokens, None)
-        skips.append(tokens)
-    tokens = through(network.mid_block, tokens, None)
-    for block in network.out_blocks:
-        tokens = through(block, tokens, skips.pop())
-    patches = network.decoder_pred(network.norm(tokens))[:, network.config.extras :]
-    return network.final_layer(network._unpatchify(patches))
 
 
 def ours(network: UViT, prompts: dict[str, Tensor], x: Tensor, t: Tensor) -> Tensor:
@@ -89,7 +64,7 @@ def main() -> None:
     contenders = {
         f"{name} {precision}": stepper(forward, backbone.network_in(precision), options.rows, PRECISIONS[precision])
         for precision in dict.fromkeys(("float32", fast))
-        for name, forward in (("plain", plain), ("ours", ours))
+        for name, forward in (("plain", plain_forward), ("ours", ours))
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for round_ in range(options.repeats + 1):  # the first round warms up; turns alternate, so that noise hits all alike

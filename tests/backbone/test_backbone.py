@@ -73,7 +73,14 @@ def test_a_missing_file_is_named(name: str, saved: Path) -> None:
         lambda record: record["settings"]["network"].pop("dim"),
         lambda record: record["settings"]["network"].update(dims=3),
         lambda record: record["settings"]["network"].update(dim=32),
+        lambda record: record["settings"]["network"].update(heads=5),
+        lambda record: record["settings"]["network"].update(heads=4),
+        lambda record: record["settings"].pop("prediction"),
+        lambda record: record["settings"].update(prediction="eps"),
+        lambda record: record["settings"].update(labels=["a", "c"]),
+        lambda record: record["settings"].update(schedule={"name": "cosin"}),
         lambda record: record["files"].pop("network.safetensors"),
+        lambda record: record.pop("digest"),
     ],
 )
 def test_a_damaged_record_is_noticed(damage: Callable[[dict], object], saved: Path) -> None:

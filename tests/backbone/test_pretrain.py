@@ -100,6 +100,14 @@ def test_ends_with_the_averages_frozen(tiny: Make, stripes: Tensor, tmp_path: Pa
     assert not any(p.requires_grad for p in backbone.network.parameters())
 
 
+def test_the_digest_is_that_of_the_trained_network(tiny: Make, stripes: Tensor) -> None:
+    backbone = tiny()
+    before = backbone.digest, backbone.digests
+    list(pretrain(backbone, stripes, None, SETTINGS))
+    assert (backbone.digest, backbone.digests) == (replace(backbone).digest, replace(backbone).digests)
+    assert (backbone.digest, backbone.digests) != before
+
+
 def test_a_working_copy_made_before_is_not_used_after(tiny: Make, stripes: Tensor) -> None:
     backbone, t = tiny(), torch.full((8,), 0.5)
     backbone.x0_hat(stripes, t, precision="bfloat16")
@@ -154,6 +162,14 @@ def test_a_finished_run_can_be_extended(tiny: Make, stripes: Tensor, tmp_path: P
     list(pretrain(tiny(), stripes, None, SETTINGS, checkpoint=checkpoint))
     steps = list(pretrain(tiny(), stripes, None, replace(SETTINGS, steps=9), checkpoint=checkpoint))
     assert [step.step for step in steps] == [8, 9]
+
+
+def test_another_networks_checkpoint_is_refused(tiny: Make, stripes: Tensor, tmp_path: Path) -> None:
+    checkpoint, labels = tmp_path / "checkpoint.safetensors", torch.zeros(8).long()
+    list(pretrain(tiny(labels=("a", "b")), stripes, labels, SETTINGS, checkpoint=checkpoint))
+    for other, given in ((tiny(), None), (tiny(labels=("a", "b", "c")), labels)):
+        with pytest.raises(SettingsError, match="is of another network; remove it"):
+            next(pretrain(other, stripes, given, SETTINGS, checkpoint=checkpoint))
 
 
 def test_a_cut_checkpoint_is_noticed(tiny: Make, stripes: Tensor, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def members(picture_draws: list[Draws]) -> list[JointMember]:
 
 @pytest.fixture(scope="module")
 def classifier(members: list[JointMember], backbone: Backbone) -> JointClassifier:
-    return JointClassifier.fit(members, backbone, settings=HeadSettings(steps=200))
+    return JointClassifier.fit(members, backbone, settings=HeadSettings(steps=150, batch=64, lr=1e-2))
 
 
 def test_it_approaches_the_exact_posterior(
@@ -47,7 +47,7 @@ def test_it_approaches_the_exact_posterior(
     features = mid_features(backbone, x_t.float().reshape(-1, 1, 4, 4), t)
     weights = classifier(features, t, NAMES).softmax(1)
     exact = exact_weights(pictures, torch.full((3,), 1 / 3).double(), x_t, alpha, sigma)
-    assert (weights - exact).abs().mean() < 0.35 * (exact - 1 / 3).abs().mean()
+    assert (weights - exact).abs().mean() < 0.3 * (exact - 1 / 3).abs().mean()
 
 
 def test_only_it_is_not_isolated() -> None:

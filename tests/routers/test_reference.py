@@ -18,7 +18,8 @@ QUICK = HeadSettings(steps=4, batch=16, hidden=8)
 
 @pytest.fixture(scope="module")
 def parts(picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone) -> list[ReferencePart]:
-    return [ReferencePart.fit(*each, picture_core, backbone) for each in picture_draws]
+    settings = HeadSettings(steps=200, batch=64, lr=1e-2, hidden=32)
+    return [ReferencePart.fit(*each, picture_core, backbone, settings=settings) for each in picture_draws]
 
 
 def noisy(pictures: list[GaussianMixture], backbone: Backbone, t: float, n: int = 200) -> tuple[Tensor, Tensor]:
@@ -48,13 +49,13 @@ def test_heads_that_never_met_approach_the_exact_posterior(
     flat, prior = x_t.flatten(1).double(), torch.full((3,), 1 / 3).double()
     exact = exact_weights(pictures, prior, flat, backbone.schedule.alpha(times), backbone.schedule.sigma(times))
     uniform = (exact - 1 / 3).abs().mean()
-    assert (weights - exact).abs().mean() < 0.35 * uniform
+    assert (weights - exact).abs().mean() < 0.3 * uniform
 
 
 def test_odds_are_taken_out_again(picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone) -> None:
     """At other odds the head itself shifts by their logarithm, the log-ratio does not."""
     latents, names = picture_draws[0]
-    settings = [HeadSettings(steps=150, odds=odds) for odds in (1.0, 8.0)]
+    settings = [HeadSettings(steps=100, batch=64, lr=1e-2, odds=odds) for odds in (1.0, 8.0)]
     even, odd = (ReferencePart.fit(latents, names, picture_core, backbone, settings=each) for each in settings)
     t = torch.full((200,), 0.7)
     features = mid_features(backbone, keyed_normal((200, 1, 4, 4), "x_t"), t)

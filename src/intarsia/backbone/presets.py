@@ -62,7 +62,7 @@ def _official(network: UViTConfig, process: str, note: str) -> Preset:
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "uvit-tiny-8": _ours(
-            UViTConfig(image_size=8, channels=1, patch_size=1, dim=96, depth=5, heads=3),
+            UViTConfig(image_size=8, channels=1, patch_size=2, dim=96, depth=5, heads=3),
             "grey images of 8x8, the digits of the demo",
         ),
         "uvit-tiny-28": _ours(

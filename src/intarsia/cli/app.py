@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import intarsia.cli.data as data
 import intarsia.cli.source as source
-from intarsia.cli.command import command
+from intarsia.cli.command import command, help_text
 from intarsia.cli.demo import demo
 from intarsia.cli.doctor import doctor
 from intarsia.cli.forget import forget
@@ -27,7 +28,7 @@ START, SOURCES, PICTURES, CHECKS = "Getting started", "Sources and compartments"
 COMMANDS: Mapping[str, Panel] = MappingProxyType(
     {
         START: {"demo": demo, "init": init, "pretrain": pretrain},
-        SOURCES: {"train": train, "forget": forget, "list": list_members},
+        SOURCES: {"list": list_members, "train": train, "forget": forget},
         PICTURES: {"sample": sample},
         CHECKS: {"verify": verify, "doctor": doctor},
     }
@@ -40,11 +41,22 @@ GROUPS: Mapping[str, tuple[str, str, Panel]] = MappingProxyType(
 )
 
 
-def _typer(**settings: str) -> typer.Typer:
+class _InOrder(TyperGroup):
+    """Lists commands and groups in the order of the tables above."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(self.commands, key=list(_places()).index)
+
+
+def _places() -> Iterator[str]:
+    for panel, commands in COMMANDS.items():
+        yield from (name for name, (where, _, _) in GROUPS.items() if where == panel)
+        yield from commands
+
+
+def _typer() -> typer.Typer:
     names = {"help_option_names": ["-h", "--help"]}
-    return typer.Typer(
-        no_args_is_help=True, pretty_exceptions_enable=False, context_settings=names, help=settings.get("help")
-    )
+    return typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, context_settings=names)
 
 
 def _fill(target: typer.Typer, commands: Panel, panel: str | None = None) -> None:
@@ -54,13 +66,13 @@ def _fill(target: typer.Typer, commands: Panel, panel: str | None = None) -> Non
 
 def _build() -> typer.Typer:
     built = _typer()
+    built.callback(cls=_InOrder, help=help_text(root))(root)
     for panel, commands in COMMANDS.items():
         _fill(built, commands, panel)
     for name, (panel, text, commands) in GROUPS.items():
-        group = _typer(help=text)
+        group = _typer()
         _fill(group, commands)
-        built.add_typer(group, name=name, rich_help_panel=panel)
-    built.callback()(root)
+        built.add_typer(group, name=name, help=text, rich_help_panel=panel)
     return built
 
 
@@ -77,10 +89,10 @@ def root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Generative models inlaid from compartments: one per data source, trained alone, joined only while an image is drawn.
+    """Generative models inlaid from compartments: one per source, trained alone, joined only while an image is drawn.
 
-    Every command ends with exit code 0 only if it did what was asked; 1 means that something was found wrong, and the reason
-    is on the standard error; 2 that it was called wrongly; 130 that it was interrupted.
+    Every command ends with exit code 0 only if it did what was asked; 1 means that something was found wrong, and the
+    reason is on the standard error; 2 that it was called wrongly; 130 that it was interrupted.
     """
 
 

@@ -41,7 +41,14 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     parameters = list(_spread(function, hints))
     run.__dict__["__signature__"] = inspect.Signature(parameters)
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__doc__ = help_text(function)
     return run
+
+
+def help_text(function: Callable[..., None]) -> str:
+    """The docstring as help: every paragraph on one line, for the terminal to wrap."""
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _spread(function: Callable[..., None], hints: Mapping[str, Any]) -> Iterator[Parameter]:
@@ -74,7 +81,7 @@ def _guard(action: Callable[[], None], output: Output) -> None:
         raise typer.Exit(INTERRUPTED) from error
     except BrokenPipeError as error:
         # Whoever read the output has gone (`| head`); the interpreter must not try to flush the rest on its way out.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         raise typer.Exit(FAILED) from error
     except Exception as error:
         if output.debug:

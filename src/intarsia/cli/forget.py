@@ -36,11 +36,19 @@ def forget(
     if not yes:
         _ask(f"This deletes for good {doomed}. Go on?")
     gone = opened.forget(name)
-    output.answer({"vault": str(vault), "source": name, "images": source.count, "compartments": list(gone)}, f"Forgot {doomed}.")
+    output.answer(
+        {"vault": str(vault), "source": name, "images": source.count, "compartments": list(gone)}, f"Forgot {doomed}."
+    )
 
 
 def _ask(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise SettingsError(f"{question} Nobody can answer here, so nothing was done: say --yes to delete without asking")
+    if not _can_ask():
+        raise SettingsError(
+            f"{question} Nobody can answer here, so nothing was done: say --yes to delete without asking"
+        )
     if not typer.confirm(question, err=True):
         raise SettingsError("nothing was deleted, as you asked")
+
+
+def _can_ask() -> bool:
+    return sys.stdin.isatty()

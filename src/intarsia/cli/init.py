@@ -16,8 +16,8 @@ def init(
     backbone: Annotated[
         str,
         typer.Option(
-            help="Backbone package: the name of one that comes with intarsia (`intarsia doctor` lists them), or a folder "
-            "made by `intarsia pretrain`.",
+            help="Backbone package: the name of one that comes with intarsia (`intarsia doctor` lists them), or a "
+            "folder made by `intarsia pretrain`.",
             show_default=False,
         ),
     ],

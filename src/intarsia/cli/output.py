@@ -53,7 +53,8 @@ class Output:
     """How a command answers; its fields are options of every command."""
 
     json: Annotated[
-        bool, typer.Option("--json", help="Answer with one JSON document on the standard output.", rich_help_panel="Output")
+        bool,
+        typer.Option("--json", help="Answer with one JSON document on the standard output.", rich_help_panel="Output"),
     ] = False
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Output")
@@ -85,7 +86,14 @@ class Output:
             yield Bars(None)
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         more = (TimeRemainingColumn(), TextColumn("{task.fields[note]}"))

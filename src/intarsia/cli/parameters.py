@@ -42,4 +42,6 @@ def numbers(option: str, given: Sequence[str] | None) -> dict[str, float] | None
     try:
         return {name: float(value) for name, value in (pair.split("=") for pair in pairs)}
     except ValueError:
-        raise typer.BadParameter(f"expected name=number, found {', '.join(map(repr, pairs))}", param_hint=option) from None
+        raise typer.BadParameter(
+            f"expected name=number, found {', '.join(map(repr, pairs))}", param_hint=option
+        ) from None

@@ -10,7 +10,7 @@ from intarsia.cli.parameters import VaultPath
 
 
 def verify(vault: VaultPath, output: Output) -> None:
-    """Check every stored byte of a vault against its records; exit code 1 if anything is wrong, and all of it is listed.
+    """Check every stored byte of a vault against its records; all that is wrong is listed, and makes the exit code 1.
 
     Example: intarsia verify emoji.vault
     """

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from intarsia.composition.member import Labels
 from intarsia.composition.weights import Evidence, Memoryless
-from intarsia.routers import FeatureMap, JointClassifier, LabelShares, PrototypeBank, ReferenceBank, label_log_shares
+from intarsia.routers import JointClassifier, LabelShares, PrototypeBank, ReferenceBank, label_log_shares
 
 MidFeatures = Callable[[Tensor, Tensor], Tensor]
 """x_t (B, ...), t (B,) to tokens (B, L, D) of the unadapted backbone's middle block."""
@@ -35,19 +35,18 @@ class Reference:
         return Memoryless(evidence)
 
 
-# softmax over sources of minus the distance of x0_hat's features to the nearest centroid
+# softmax over sources of minus the distance of x0_hat to the nearest centroid, in the core's basis
 @dataclass(frozen=True)
 class Prototype:
-    """The paper's nearest neighbours: distances of x0_hat's features to the centroids of each source.
+    """The paper's nearest neighbours: distances of x0_hat to the centroids of each source.
 
     Uses the x0_hat of the step before, which costs no further network call; before there is one, the image says nothing.
     """
 
     name: ClassVar[str] = "prototype"
     isolated: ClassVar[bool] = True
-    passes: ClassVar[float] = 0.5
+    passes: ClassVar[float] = 0.0
     bank: PrototypeBank
-    features: FeatureMap
     shares: Sequence[LabelShares]
 
     def start(self) -> Evidence:
@@ -63,7 +62,7 @@ class _PrototypeEvidence:
         blind = label_log_shares(self._weights.shares, labels)
         if self._x0_hat is None:
             return blind
-        return blind + self._weights.bank(self._weights.features(self._x0_hat))
+        return blind + self._weights.bank(self._x0_hat)
 
     def show(self, x0_hat: Tensor) -> None:
         self._x0_hat = x0_hat

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from intarsia.audit import Digits, DigitNetwork, feature_report, fit_digit_network, make_rejects, split_digits
+from intarsia.audit.digit_images import Digits, make_rejects, split_digits
+from intarsia.audit.digit_network import DigitNetwork, fit_digit_network
+from intarsia.audit.frechet import feature_report
 from intarsia.compartments import Lora, TrainSettings
 from intarsia.composition import Result, SampleSettings
 from intarsia.data import Source

@@ -100,7 +100,8 @@ def initial_params(dim: int, outputs: int, settings: HeadSettings) -> Params:
 
 def logits(params: Params, features: Tensor, t: Tensor) -> Tensor:
     """What n heads of m outputs say of features (B, L, D) at times t (B,): (B, n, m)."""
-    tokens = F.layer_norm(features, features.shape[-1:])
+    # Over the whole image: token by token, how strong a patch is beside the others would be lost.
+    tokens = F.layer_norm(features, features.shape[-2:])
     attention = torch.einsum("bld,nqd->bnql", tokens, params["query"]).softmax(-1)
     pooled = torch.einsum("bnql,bld->bnqd", attention, tokens).flatten(2)
     time = timestep_embedding(t * 1000, _TIME_NUMBERS)[:, None].expand(-1, pooled.shape[1], -1)

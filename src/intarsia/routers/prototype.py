@@ -1,7 +1,7 @@
 """The `prototype` router: the paper's k-nearest-neighbour classifier, with centroids each source finds for itself.
 
-Features are coordinates in the core's basis, that is, distances are those between pictures. On digits the nearest picture
-names the owner in 99 % of the cases at t = .05 and 83 % at .45; by a backbone's averaged tokens in 67 % and 26 %.
+Features are coordinates in the core's basis: distances are those between pictures. On digits the nearest picture names
+the owner in 99 % of the cases at t = .05 and in 83 % at t = .45; by a backbone's averaged tokens in 67 % and 26 %.
 """
 
 from __future__ import annotations

@@ -67,10 +67,17 @@ class Core:
             "core", self.record["owner"], self.record["licence"], "", Manifest(samples), tensors["thumbnails"].numpy()
         )
 
+    @property
+    def kept(self) -> bool:
+        """Whether some core pictures were kept."""
+        return SAMPLES_FILE in self.record["files"]
+
     @cached_property
-    def samples(self) -> Tensor | None:
-        """The core pictures that were kept, float32 (M, C, H, W) in [-1, 1], by id; None if none were."""
-        return to_float(self._tensors(SAMPLES_FILE)["images"].numpy()) if SAMPLES_FILE in self.record["files"] else None
+    def samples(self) -> Tensor:
+        """The core pictures that were kept, float32 (M, C, H, W) in [-1, 1], by id; M is 0 if none were."""
+        if not self.kept:
+            return torch.empty(0, 1, 1, 1)
+        return to_float(self._tensors(SAMPLES_FILE)["images"].numpy())
 
     def _tensors(self, name: str) -> dict[str, Tensor]:
         return load_tensors(self.folder / name, digest=self.record["files"][name])
@@ -156,7 +163,7 @@ def check_package(package: Path) -> Backbone:
     pictures, stated = len(core.fingerprints), core.record["count"]
     if pictures != stated:
         raise CorruptError(f"{core.folder / FINGERPRINTS_FILE}: {pictures} pictures, the record says {stated}")
-    if core.samples is not None and tuple(core.samples.shape[1:]) != backbone.image_shape:
+    if core.kept and tuple(core.samples.shape[1:]) != backbone.image_shape:
         raise CorruptError(
             f"{core.folder / SAMPLES_FILE}: images of {tuple(core.samples.shape[1:])}, not {backbone.image_shape}"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -41,10 +41,6 @@ def _fit_gaussian(data: TrainData, backbone: Backbone, core: Core, settings: Gau
 
 
 def _fit_reference(data: TrainData, backbone: Backbone, core: Core, settings: HeadSettings) -> RouterPart:
-    if core.samples is None:
-        raise SettingsError(
-            "this vault's core kept no pictures, which 'reference' parts need; write its package with keep_samples"
-        )
     return ReferencePart.fit(data.latents, data.ids, backbone.encode(core.samples), backbone, settings=settings)
 
 
@@ -81,6 +77,18 @@ def chosen_parts(routers: Sequence[str | PartSettings]) -> dict[str, PartSetting
             raise SettingsError(f"the router part '{kind}' is asked for twice; name it once")
         chosen[kind] = PARTS[kind].settings() if isinstance(given, str) else given
     return dict(sorted(chosen.items()))
+
+
+def check_parts(chosen: Collection[str], core: Core) -> None:
+    """Refuse parts that cannot be fitted here, before anything is trained.
+
+    Raises:
+        SettingsError: the core kept no pictures for the other side of `reference` parts.
+    """
+    if "reference" in chosen and not core.kept:
+        raise SettingsError(
+            "this vault's core kept no pictures, which 'reference' parts need; write its package with keep_samples"
+        )
 
 
 def _kind_of(settings: PartSettings) -> str:

@@ -44,15 +44,16 @@ class Runs:
         if name not in self.store.names(SOURCES):
             raise UnknownName("source", name, self.store.names(SOURCES))
         wanted = recipe.record(self.backbone, self.core, source_info(self.store.source(name)).manifest_root)
-        if not restart and name in self.store.names(COMPARTMENTS):
+        begun, finished = (name in self.store.names(kind) for kind in (TRAINING, COMPARTMENTS))
+        if begun and not restart:
+            found = read_record(self.store.training(name) / TRAINING_FILE)
+            check_same(name, "the training under way", {k: v for k, v in found.items() if k != "format"}, wanted)
+        elif finished and not restart:
             self._check_finished(name, wanted)
             return None
-        if restart or name not in self.store.names(TRAINING):
+        else:
             with self.store.change(patience=_PATIENCE) as change, self._unless_new(name):
                 write_record(change.put(f"{TRAINING}/{name}") / TRAINING_FILE, wanted)
-            return wanted
-        found = read_record(self.store.training(name) / TRAINING_FILE)
-        check_same(name, "the training under way", {k: v for k, v in found.items() if k != "format"}, wanted)
         return wanted
 
     def steps(

@@ -20,7 +20,7 @@ from intarsia.vault.composing import Composition, compose
 from intarsia.vault.founding import VaultRecord, found
 from intarsia.vault.index import Catalogue
 from intarsia.vault.package import Core, read_core
-from intarsia.vault.parts import PartSettings, chosen_parts
+from intarsia.vault.parts import PartSettings, check_parts, chosen_parts
 from intarsia.vault.records import CompartmentInfo, SourceInfo
 from intarsia.vault.runs import Runs
 from intarsia.vault.selecting import Rules, Selection, decide
@@ -220,6 +220,7 @@ class Vault:
         """
         self._store.settle()
         recipe = Recipe(settings or TrainSettings(), chosen_parts(routers))
+        check_parts(recipe.routers, self.core)
         runs = Runs(self._store, self.backbone, self.core)
         begun = [(name, runs.begin(name, recipe, restart=restart)) for name in _listed(names)]
         return runs.steps(

@@ -13,7 +13,7 @@ from intarsia.compartments.compartment import ADAPTER_FILE, PEFT_FILE, ROUTER_FI
 from intarsia.compartments.compartment import RECORD_FILE as COMPARTMENT_FILE
 from intarsia.composition import CompartmentMember
 from intarsia.errors import CorruptError, IntarsiaError
-from intarsia.files import load_tensors
+from intarsia.files import digest_of, load_tensors, read_json
 from intarsia.vault.founding import VaultRecord
 from intarsia.vault.index import Catalogue
 from intarsia.vault.package import Core, check_package, read_core
@@ -130,6 +130,7 @@ class _Verifier:
         with self.at(where):
             compartment = Compartment.load(folder)
             expected += [PEFT_FILE] if compartment.adapter.name == "lora" else []
+            self._digests(folder)
             self._slices(folder, compartment)
             if compartment.name != name:
                 raise CorruptError(f"holds the compartment '{compartment.name}'; rename the folder or remove it")
@@ -140,6 +141,14 @@ class _Verifier:
                 raise CorruptError("was trained on other samples than its source holds; train it again")
             self._fits(compartment)
         self.strangers(where, expected)
+
+    def _digests(self, folder: Path) -> None:
+        """Files that no tensor is read from have a digest too."""
+        digests = read_json(folder / COMPARTMENT_FILE)["files"]
+        assert isinstance(digests, dict)  # or the compartment would not have loaded
+        for name, digest in digests.items():
+            if digest_of((folder / name).read_bytes()) != digest:
+                raise CorruptError(f"{folder / name}: not the bytes that the record says; train it again")
 
     def _slices(self, folder: Path, compartment: Compartment) -> None:
         digests = compartment.training.get(SLICES, {})

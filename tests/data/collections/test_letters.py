@@ -64,6 +64,11 @@ def test_letters_are_no_digits():
     assert all(near_duplicates(LETTERS, source) == [] for source in digits())
 
 
+def test_tiny_pictures_run_out():
+    with pytest.raises(SettingsError, match="different letters of 1 x 1 pixels turned up, 100 were asked for"):
+        letters(100, size=1)
+
+
 def test_senseless_settings_and_missing_fonts(monkeypatch):
     for settings in ({"count": 0}, {"count": 5, "size": 0}):
         with pytest.raises(SettingsError, match="at least 1"):

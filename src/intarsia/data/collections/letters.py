@@ -52,6 +52,7 @@ _LOOK = 32  # side of the coarse looks that find the ink
 _WIDTHS = (0.28, 0.74)  # narrowest and widest ink, as a share of the picture; the digits are about 0.7 wide
 _WAVES = 3
 _CHUNK = 512
+_PATIENCE = 10  # draws per different picture before giving up
 
 Field = NDArray[np.floating[Any]]
 
@@ -74,7 +75,7 @@ def letters(count: int, *, size: int = 8, seed: int = 0) -> Source:
 
     Raises:
         MissingExtra: matplotlib is not installed.
-        SettingsError: `count` or `size` is not positive.
+        SettingsError: `count` or `size` is not positive, or there are not so many different pictures of this size.
     """
     if count < 1 or size < 1:
         raise SettingsError(f"letters(count={count}, size={size}): both must be at least 1")
@@ -83,6 +84,11 @@ def letters(count: int, *, size: int = 8, seed: int = 0) -> Source:
     for index, letter, image in _pictures(size, seed):
         if len(chosen) == count:
             break
+        if index >= _PATIENCE * count + _CHUNK:
+            raise SettingsError(
+                f"only {len(chosen)} different letters of {size} x {size} pixels turned up, {count} were asked for; "
+                "ask for fewer, or for larger ones"
+            )
         if chosen.setdefault(image.tobytes(), (index, letter)) == (index, letter):
             images.append(image)
     return Source.build(

@@ -1,0 +1,188 @@
+"""Is a sample a copy? Its nearest training image, and a ratio that tells a copy from a likeness.
+
+A plain distance calls every white square a copy of every other. Carlini et al. 2023 (arXiv 2301.13188, section 5.1) divide
+by the mean distance to the nearest k: a copy is much closer to one image than to its next neighbours. What "much" means is
+set by real images that nobody trained on, of which one in a hundred is flagged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from intarsia.data import Source
+from intarsia.errors import InputError, SettingsError
+
+Features = Callable[[Tensor], Tensor]
+_BLOCK = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopySettings:
+    """How copies are looked for.
+
+    Args:
+        neighbours: k, whose mean distance the nearest one is compared with.
+        false_positives: share of held-out real images that the threshold lets be flagged.
+        shift: pixels in each direction that a copy may have moved; ignored in a feature space.
+
+    Raises:
+        SettingsError: a value that makes no sense.
+    """
+
+    neighbours: int = 50
+    false_positives: float = 0.01
+    shift: int = 1
+
+    def __post_init__(self) -> None:
+        if self.neighbours < 2 or self.shift < 0 or not 0 < self.false_positives < 1:
+            raise SettingsError(
+                f"neighbours {self.neighbours}, shift {self.shift}, false_positives {self.false_positives}: expected at "
+                "least 2, at least 0, a share between 0 and 1"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """For each of N images: the row (N,) of the nearest training image, its distance (N,), and the ratio (N,)."""
+
+    rows: Tensor
+    distance: Tensor
+    ratio: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class CopyReport:
+    """The nearest training image of each of N samples, and which samples are copies.
+
+    Args:
+        ids: sample id of the nearest training image.
+        sources: name of the source that holds it.
+        distance: (N,) to it; root-mean-square over pixels in [-1, 1], or over features.
+        ratio: (N,) of that distance to the mean distance of the nearest k.
+        threshold: ratios below it are flagged; set on held-out real images.
+        flagged: (N,) bool.
+        held_out_flagged: share of the held-out real images that the threshold flags, at most the one asked for.
+    """
+
+    ids: tuple[str, ...]
+    sources: tuple[str, ...]
+    distance: Tensor
+    ratio: Tensor
+    threshold: float
+    flagged: Tensor
+    held_out_flagged: float
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __str__(self) -> str:
+        return (
+            f"{int(self.flagged.sum())} of {len(self)} samples are copies (ratio below {self.threshold:.3f}, which flags "
+            f"{self.held_out_flagged:.1%} of held-out real images)"
+        )
+
+
+def copy_report(
+    samples: Tensor,
+    training: Sequence[Source],
+    held_out: Tensor,
+    *,
+    features: Features | None = None,
+    settings: CopySettings | None = None,
+) -> CopyReport:
+    """Look for copies of training images among samples (N, C, H, W) in [-1, 1].
+
+    Args:
+        samples: what a model drew.
+        training: the sources it was trained on.
+        held_out: (M, C, H, W), real images like the training images, none of which it was trained on.
+        features: maps images to (N, d); distances are then taken there instead of between pixels.
+        settings: neighbours, threshold, shifts.
+
+    Raises:
+        InputError: images of another shape, no samples, fewer training images than neighbours, or too few held-out
+            images to set a threshold.
+    """
+    settings = settings or CopySettings()
+    if not training:
+        raise InputError("no training sources: a copy can only be looked for where the originals are given")
+    known = torch.cat([source.pixels() for source in training])
+    for name, images in (("samples", samples), ("held-out images", held_out)):
+        if images.ndim != 4 or not len(images) or images.shape[1:] != known.shape[1:]:
+            raise InputError(f"{name} are {tuple(images.shape)}, expected some of {tuple(known.shape[1:])} each")
+    baseline = nearest(held_out, known, features=features, settings=settings)
+    threshold = copy_threshold(baseline.ratio, settings.false_positives)
+    found = nearest(samples, known, features=features, settings=settings)
+    places = [(id, source.name) for source in training for id in source.manifest.ids]
+    chosen = [places[row] for row in found.rows.tolist()]
+    return CopyReport(
+        ids=tuple(id for id, _ in chosen),
+        sources=tuple(name for _, name in chosen),
+        distance=found.distance,
+        ratio=found.ratio,
+        threshold=threshold,
+        flagged=found.ratio < threshold,
+        held_out_flagged=(baseline.ratio < threshold).double().mean().item(),
+    )
+
+
+def nearest(
+    images: Tensor, known: Tensor, *, features: Features | None = None, settings: CopySettings | None = None
+) -> Neighbours:
+    """The nearest of `known` (M, C, H, W) for each of `images` (N, C, H, W), and the ratio of Carlini et al.
+
+    Raises:
+        InputError: fewer known images than neighbours.
+    """
+    settings = settings or CopySettings()
+    if len(known) < settings.neighbours:
+        raise InputError(f"{len(known)} training images, but {settings.neighbours} neighbours: lower neighbours")
+    views = [images] if features else shifted(images, settings.shift)
+    embed = features or (lambda pixels: pixels)
+    there = embed(known).flatten(1).float()
+    blocks = [_nearest_block(block, there, settings.neighbours) for block in zip(*_split(views, embed), strict=True)]
+    distance, rows, ratio = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    return Neighbours(rows, distance, ratio)
+
+
+def shifted(images: Tensor, shift: int) -> list[Tensor]:
+    """The images moved by every whole number of pixels up to `shift` in both directions; edges are continued."""
+    height, width = images.shape[-2:]
+    padded = F.pad(images, (shift,) * 4, mode="replicate")
+    moves = range(2 * shift + 1)
+    return [padded[..., top : top + height, left : left + width] for top in moves for left in moves]
+
+
+def copy_threshold(ratios: Tensor, false_positives: float) -> float:
+    """The largest threshold below which at most this share of the ratios (N,) of real images falls.
+
+    Raises:
+        InputError: too few images: one alone would be more than the share.
+    """
+    allowed = math.floor(false_positives * len(ratios) + 1e-9)
+    if allowed < 1:
+        raise InputError(
+            f"{len(ratios)} held-out images cannot set a threshold at {false_positives:.1%} false positives: give at least "
+            f"{math.ceil(1 / false_positives)}"
+        )
+    return ratios.sort().values[allowed].item()
+
+
+# Carlini et al. 2023, section 5.1: l(x, x_1) / (1/k sum_j l(x, x_j)), with x_1, ..., x_k the training images nearest to x.
+def _nearest_block(views: Sequence[Tensor], known: Tensor, neighbours: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(distance, row, ratio) of a block of images, each seen in several views of which the closest counts."""
+    apart = torch.stack([torch.cdist(view, known, compute_mode="donot_use_mm_for_euclid_dist") for view in views]).amin(0)
+    distance, rows = apart.topk(neighbours, largest=False)
+    mean = distance.mean(1).clamp_min(torch.finfo(distance.dtype).tiny)
+    return distance[:, 0] / math.sqrt(known.shape[1]), rows[:, 0], distance[:, 0] / mean
+
+
+def _split(views: Sequence[Tensor], embed: Features) -> list[tuple[Tensor, ...]]:
+    """Per view, its blocks as rows of numbers."""
+    return [embed(view).flatten(1).float().split(_BLOCK) for view in views]

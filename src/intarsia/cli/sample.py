@@ -1,0 +1,193 @@
+"""`intarsia sample`: pictures from the compartments that may be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from intarsia.cli.output import Output, Table
+from intarsia.cli.parameters import VaultPath, numbers, split
+from intarsia.errors import ForbiddenError
+
+if TYPE_CHECKING:
+    from intarsia.composition import Result
+    from intarsia.vault import Composition, Vault
+
+REPORT_FILE, WEIGHTS_FILE, GRID_FILE = "report.json", "weights.safetensors", "grid.png"
+_WHO, _MIX = "Which sources", "How they are mixed"
+_SMALLEST_CELL = 64  # pixels; smaller pictures are enlarged in the grid
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which sources may be used; a source is used only if every rule that is given admits it."""
+
+    sources: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Sources to compose, with commas between; without it all that the rules admit.", rich_help_panel=_WHO
+        ),
+    ] = None
+    licence: Annotated[
+        list[str] | None,
+        typer.Option(help="Admit only sources under this SPDX expression; may be repeated.", rich_help_panel=_WHO),
+    ] = None
+    owner: Annotated[
+        list[str] | None, typer.Option(help="Admit only sources of this owner; may be repeated.", rich_help_panel=_WHO)
+    ] = None
+    exclude_share_alike: Annotated[
+        bool,
+        typer.Option(
+            "--exclude-share-alike", help="Admit no source under a share-alike licence.", rich_help_panel=_WHO
+        ),
+    ] = False
+
+    def names(self, vault: Vault, output: Output) -> tuple[str, ...] | None:
+        """The sources to compose; None for all that are trained.
+
+        Raises:
+            ForbiddenError: a source that was named is not admitted, or none is; with the reason.
+        """
+        named = split("--sources", self.sources)
+        if not (self.licence or self.owner or self.exclude_share_alike):
+            return named
+        selection = vault.select(
+            licences=self.licence or None, owners=self.owner or None, share_alike=not self.exclude_share_alike
+        )
+        refused = {decision.name: decision.reason for decision in selection.decisions if not decision.allowed}
+        if named is not None:
+            barred = [f"'{name}' may not be used: {refused[name]}" for name in named if name in refused]
+            if barred:
+                raise ForbiddenError("; ".join(barred))
+            return named
+        if not selection.names:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items()) or "the vault has none"
+            raise ForbiddenError(f"no source may be used ({reasons})")
+        for name, reason in refused.items():
+            output.note(f"left out {name}: {reason}")
+        return selection.names
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How the sources are weighed and routed."""
+
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="gaussian, reference or prototype, which need the router part of that name; prior or uniform.",
+            rich_help_panel=_MIX,
+        ),
+    ] = "gaussian"
+    routing: Annotated[
+        str, typer.Option(help="full, top_k:2, threshold:0.01, ancestral or random.", rich_help_panel=_MIX)
+    ] = "threshold"
+    prior: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Shares as name=number, with commas between; without it by numbers of images.", rich_help_panel=_MIX
+        ),
+    ] = None
+    precision: Annotated[
+        str, typer.Option(help="Of the matrix products: auto, bfloat16 or float32.", rich_help_panel=_MIX)
+    ] = "auto"
+
+    def compose(self, vault: Vault, names: tuple[str, ...] | None) -> Composition:
+        prior = numbers("--prior", self.prior)
+        return vault.compose(names, weights=self.weights, routing=self.routing, prior=prior, precision=self.precision)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How images are drawn; the defaults are the library's."""
+
+    seed: Annotated[int, typer.Option(help="Seed; image k depends on it and on k alone.")] = 0
+    steps: Annotated[int, typer.Option(help="Sampling steps.")] = 50
+    sampler: Annotated[str, typer.Option(help="ddpm, ddim, heun or dpmpp_2m.")] = "ddpm"
+    spacing: Annotated[str, typer.Option(help="Spacing of the steps: uniform or log_snr.")] = "uniform"
+    guidance_scale: Annotated[float, typer.Option(help="Guidance towards the labels; 1 is none.")] = 1.0
+    batch: Annotated[int, typer.Option(help="Images drawn at once.")] = 64
+    batch_invariant: Annotated[
+        bool, typer.Option("--batch-invariant", help="Draw each image by itself, so that its bytes depend on no other.")
+    ] = False
+
+
+def sample(
+    vault: VaultPath,
+    choice: Choice,
+    mixing: Mixing,
+    drawing: Drawing,
+    output: Output,
+    out: Annotated[Path, typer.Option(help="Folder to make for the images and their report.", show_default=False)],
+    count: Annotated[int, typer.Option("--count", "-n", help="How many images.")] = 16,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Label of the images; several, by repeating it, are given in turn.")
+    ] = None,
+    grid: Annotated[bool, typer.Option("--grid", help=f"Write a contact sheet too, {GRID_FILE}.")] = False,
+) -> None:
+    """Draw images from a composition of compartments. Nothing of a source that is left out is opened.
+
+    Writes one PNG per image; report.json with the settings, the licences, the realised shares and the network calls;
+    and weights.safetensors with the weights of every step and image.
+
+    Example: intarsia sample emoji.vault --exclude-share-alike --count 64 --out samples --grid
+    """
+    from intarsia.composition import SampleSettings
+    from intarsia.composition import sample as draw
+    from intarsia.vault import Vault
+    from intarsia.vault.store import new_folder
+
+    settings = SampleSettings(**vars(drawing))
+    opened = Vault.open(vault)
+    composition = mixing.compose(opened, choice.names(opened, output))
+    labels = list(islice(cycle(label), count)) if label else None
+    with new_folder(out) as scratch:
+        with output.progress() as bars:
+            result = draw(
+                composition.model,
+                count,
+                settings,
+                decode=composition.backbone.decode,
+                labels=labels,
+                on_progress=lambda done, total: bars.show("sampling", done, total),
+            )
+        about = {"vault": str(vault), "weights": mixing.weights, "routing": mixing.routing} | _about(
+            composition, result
+        )
+        _write(result, about, scratch, grid=grid)
+    rows = [(name, composition.licences.get(name, ""), f"{p:.3f}", f"{s:.3f}") for name, p, s in _shares(result)]
+    calls = f"{about['calls_per_image']:.1f} network calls per image"
+    table = Table(("source", "licence", "prior", "share"), rows)
+    output.answer(about | {"out": str(out)}, f"{count} images in {out}, {calls}", table)
+
+
+def _about(composition: Composition, result: Result) -> dict[str, object]:
+    return result.report() | {
+        "isolated": composition.isolated,
+        "licences": dict(composition.licences),
+        "labels": list(result.labels),
+        "settings": asdict(result.settings),
+    }
+
+
+def _shares(result: Result) -> list[tuple[str, float, float]]:
+    return list(zip(result.names, result.prior.tolist(), result.shares.tolist(), strict=True))
+
+
+def _write(result: Result, about: Mapping[str, object], folder: Path, *, grid: bool) -> None:
+    from intarsia.experiments.pictures import grid as contact_sheet
+    from intarsia.files import save_tensors, write_json
+
+    result.save(folder)
+    save_tensors(folder / WEIGHTS_FILE, {"weights": result.weights, "times": result.times})
+    write_json(folder / REPORT_FILE, about)
+    if grid:
+        count, _, side, _ = result.images.shape
+        scale = max(1, -(-_SMALLEST_CELL // side))
+        sheet = contact_sheet(result.images, columns=round(count**0.5 + 0.499), scale=scale)
+        (folder / GRID_FILE).write_bytes(sheet)

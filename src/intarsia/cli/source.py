@@ -1,0 +1,174 @@
+"""`intarsia source`: what the owners hand in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from intarsia.cli.output import Output, Table
+from intarsia.cli.parameters import DEFAULT_EMOJI, EmojiFolder, SourceName, VaultPath
+from intarsia.cli.ready import ADDRESSES, collection
+from intarsia.errors import InputError
+
+if TYPE_CHECKING:
+    from intarsia.data import Overlap, Source
+    from intarsia.vault import SourceInfo, Vault
+
+HELP = "The sources of a vault: add one, list them, show one."
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Who holds the images and under which licence."""
+
+    owner: Annotated[
+        str | None, typer.Option(help="Who holds the images. Needed unless DATA is a ready collection.")
+    ] = None
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            help="SPDX expression, such as CC-BY-4.0, or LicenseRef-NAME. Needed unless DATA is a ready collection."
+        ),
+    ] = None
+    attribution: Annotated[str | None, typer.Option(help="Line that must go with the images.")] = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How foreign images are read."""
+
+    fit: Annotated[bool, typer.Option("--fit", help="Scale images of another size; without it they are refused.")] = (
+        False
+    )
+    image_column: Annotated[str | None, typer.Option(help="Column of the images in a Parquet table.")] = None
+    file_name_column: Annotated[str, typer.Option(help="Field or column of the file names.")] = "file_name"
+    text_column: Annotated[str, typer.Option(help="Field or column of the captions.")] = "text"
+    label_column: Annotated[str, typer.Option(help="Field or column of the labels.")] = "label"
+
+
+def add(
+    vault: VaultPath,
+    name: SourceName,
+    data: Annotated[
+        str,
+        typer.Argument(
+            help=f"Folder of images, .parquet table or .tar archive; or a ready collection: {ADDRESSES}.",
+            metavar="DATA",
+            show_default=False,
+        ),
+    ],
+    terms: Terms,
+    reading: Reading,
+    output: Output,
+    refuse_near: Annotated[
+        bool,
+        typer.Option(
+            "--refuse-near", help="Refuse images that look nearly like one of the core; by default they are listed."
+        ),
+    ] = False,
+    emoji: EmojiFolder = DEFAULT_EMOJI,
+) -> None:
+    """Add the images of one owner to a vault. All of them are taken, or none: every problem is listed.
+
+    A folder may hold class sub-folders, .txt captions, or metadata.jsonl with file_name, text and label.
+
+    Example: intarsia source add emoji.vault twemoji images/twemoji --owner Twitter --licence CC-BY-4.0
+    """
+    from intarsia.data import Columns
+    from intarsia.vault import Vault
+
+    opened = Vault.open(vault)
+    info = opened.add_source(
+        name,
+        _ready(data, opened, emoji) or data,
+        owner=terms.owner,
+        licence=terms.licence,
+        attribution=terms.attribution,
+        resize="fit" if reading.fit else "error",
+        columns=Columns(reading.image_column, reading.file_name_column, reading.text_column, reading.label_column),
+        allow_near=not refuse_near,
+    )
+    output.answer(
+        _document(info) | {"overlaps": [_overlap(pair) for pair in info.overlaps]},
+        f"Added {info.name}: {info.count} images, {len(info.labels)} labels, {info.owner}, {info.licence}",
+        *_overlap_lines(info.overlaps),
+    )
+
+
+def list_sources(vault: VaultPath, output: Output) -> None:
+    """List the sources of a vault.
+
+    Example: intarsia source list emoji.vault
+    """
+    from intarsia.vault import Vault
+
+    sources = Vault.open(vault).sources()
+    rows = [(source.name, source.owner, source.licence, source.count, len(source.labels)) for source in sources]
+    table = Table(("source", "owner", "licence", "images", "labels"), rows)
+    output.answer({"sources": [_document(source) for source in sources]}, table)
+
+
+def show(
+    vault: VaultPath,
+    name: SourceName,
+    output: Output,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="List every image with its id, label and caption.")
+    ] = False,
+) -> None:
+    """Show one source: its terms, its labels, its manifest root, and what was trained from it.
+
+    Example: intarsia source show emoji.vault twemoji --samples
+    """
+    from intarsia.vault import Vault
+
+    opened = Vault.open(vault)
+    source = opened.source(name)
+    info = next(info for info in opened.sources() if info.name == name)
+    trained = [asdict(compartment) for compartment in opened.compartments() if name in compartment.sources]
+    counts = Counter(sample.label for sample in source.manifest if sample.label is not None)
+    document = _document(info) | {"label_counts": dict(sorted(counts.items())), "compartments": trained}
+    about = [(key, document[key]) for key in ("name", "owner", "licence", "attribution", "count", "manifest_root")]
+    about += [("labels", ", ".join(f"{label} ({count})" for label, count in sorted(counts.items())) or "none")]
+    about += [("compartments", ", ".join(str(compartment["name"]) for compartment in trained) or "none")]
+    parts = [Table(("field", "value"), about)]
+    if samples:
+        document["samples"] = [asdict(sample) for sample in source.manifest]
+        rows = [(s.id[:12], s.file_name, s.label or "", s.text or "") for s in source.manifest]
+        parts.append(Table(("id", "file", "label", "caption"), rows))
+    output.answer(document, *parts)
+
+
+def _ready(data: str, vault: Vault, emoji: Path) -> Source | None:
+    found = collection(data, size=vault.image_shape[-1], emoji=emoji)
+    if found is None:
+        return None
+    if len(found) > 1:
+        raise InputError(f"'{data}' holds {len(found)} sources; add them one by one, each under a name of its own")
+    return found[0]
+
+
+def _document(info: SourceInfo) -> dict[str, object]:
+    return {key: value for key, value in asdict(info).items() if key != "overlaps"}
+
+
+def _overlap(pair: Overlap) -> dict[str, object]:
+    return {
+        "file_name": pair.second.file_name,
+        "id": pair.second.id,
+        "other_source": pair.first_source,
+        "other_file_name": pair.first.file_name,
+        "distance": pair.distance,
+    }
+
+
+def _overlap_lines(pairs: tuple[Overlap, ...]) -> list[str]:
+    if not pairs:
+        return []
+    more = [f"  … and {len(pairs) - _SHOWN} more, listed with --json"] if len(pairs) > _SHOWN else []
+    return [f"Look at {len(pairs)} of them:", *(f"  {pair}" for pair in pairs[:_SHOWN]), *more]

@@ -1,0 +1,151 @@
+"""`intarsia train`: compartments, each from its own source alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from intarsia.cli.output import Output, Table
+from intarsia.cli.parameters import VaultPath, split
+from intarsia.errors import SettingsError, UnknownName
+
+if TYPE_CHECKING:
+    from intarsia.compartments.adapters import Kind
+    from intarsia.vault import CompartmentInfo, Vault
+
+_KIND = "Adapter"
+
+
+@dataclass(frozen=True)
+class AdapterOptions:
+    """What is trained; an option that the chosen kind does not have is refused."""
+
+    adapter: Annotated[str, typer.Option(help="Kind: lora, prompts, parallel or full.", rich_help_panel=_KIND)] = "lora"
+    rank: Annotated[int | None, typer.Option(help="lora: rank; 16 by default.", rich_help_panel=_KIND)] = None
+    scale: Annotated[
+        float | None, typer.Option(help="lora: factor on the change; 1 by default.", rich_help_panel=_KIND)
+    ] = None
+    targets: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="lora: layers that change: attn.qkv, attn.proj, mlp.fc1, mlp.fc2 (the default), skip_linear; with "
+            "commas between.",
+            rich_help_panel=_KIND,
+        ),
+    ] = None
+    tokens: Annotated[
+        int | None, typer.Option(help="prompts: tokens per layer; 64 by default.", rich_help_panel=_KIND)
+    ] = None
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="prompts: a set of tokens for each label.", rich_help_panel=_KIND)
+    ] = False
+    width: Annotated[
+        int | None,
+        typer.Option(help="parallel: width of the network beside each layer; 64 by default.", rich_help_panel=_KIND),
+    ] = None
+
+    def kind(self) -> Kind:
+        """The adapter.
+
+        Raises:
+            UnknownName: no such kind, or no such layer.
+            SettingsError: an option of another kind, or a value out of range.
+        """
+        from intarsia.compartments import ADAPTERS
+
+        if self.adapter not in ADAPTERS:
+            raise UnknownName("adapter kind", self.adapter, ADAPTERS)
+        given: dict[str, Any] = {"rank": self.rank, "scale": self.scale, "tokens": self.tokens, "width": self.width}
+        given |= {"targets": split("--targets", self.targets), "per_class": self.per_class or None}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        known = {field.name for field in fields(ADAPTERS[self.adapter])}
+        if strange := sorted(set(chosen) - known):
+            taken = ", ".join(_flag(name) for name in sorted(known)) or "none of these"
+            found = ", ".join(_flag(name) for name in strange)
+            raise SettingsError(f"the adapter '{self.adapter}' has no {found}; it takes {taken}")
+        return ADAPTERS[self.adapter](**chosen)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How long and how; the defaults are the library's."""
+
+    steps: Annotated[int, typer.Option(help="Training steps of each compartment.")] = 600
+    rows: Annotated[int, typer.Option(help="Images per step.")] = 64
+    lr: Annotated[float | None, typer.Option(help="Learning rate; without it the adapter kind's own.")] = None
+    slices: Annotated[
+        int, typer.Option(help="Slices in which samples join, so that forgetting one need not start afresh.")
+    ] = 1
+    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0
+    precision: Annotated[str, typer.Option(help="Of the matrix products: auto, bfloat16 or float32.")] = "auto"
+    threads: Annotated[
+        int | None, typer.Option(help="Threads, on which the bytes depend; without it as many as torch takes.")
+    ] = None
+
+
+def train(
+    vault: VaultPath,
+    adapter: AdapterOptions,
+    options: TrainOptions,
+    output: Output,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Sources to train side by side; without any, all that have no compartment yet.", show_default=False
+        ),
+    ] = None,
+    routers: Annotated[
+        list[str] | None,
+        typer.Option(help="Router parts to fit: gaussian (the default), reference, prototype, with commas between."),
+    ] = None,
+    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 100,
+    restart: Annotated[bool, typer.Option("--restart", help="Train afresh what is trained or begun already.")] = False,
+) -> None:
+    """Train the compartments of a vault. Each sees its own source and the public backbone, nothing else.
+
+    An interrupted run goes on from its last checkpoint and ends with the same bytes. What was trained with the same
+    settings is left as it is.
+
+    Example: intarsia train emoji.vault twemoji openmoji --adapter prompts --tokens 64 --steps 2000
+    """
+    from intarsia.compartments import TrainSettings
+    from intarsia.vault import Vault
+
+    settings = TrainSettings(adapter=adapter.kind(), **vars(options))
+    opened = Vault.open(vault)
+    before = {compartment.name: compartment.digest for compartment in opened.compartments()}
+    wanted = list(dict.fromkeys(names)) if names else _all(opened, set() if restart else set(before))
+    steps = opened.training(
+        wanted, settings, routers=split("--routers", routers) or ("gaussian",), restart=restart, save_every=save_every
+    )
+    trained = set()
+    with output.progress() as bars:
+        for step in steps:
+            trained.add(step.name)
+            bars.show(step.name, step.step, step.steps, "" if step.loss is None else f"loss {step.loss:.4f}")
+    _report(
+        output, vault=str(vault), infos=[info for info in opened.compartments() if info.name in wanted], trained=trained
+    )
+
+
+def _all(vault: Vault, trained: set[str]) -> list[str]:
+    sources = [source.name for source in vault.sources()]
+    if not sources:
+        raise SettingsError(f"{vault.root} has no sources; add one with `intarsia source add`")
+    if wanted := [name for name in sources if name not in trained]:
+        return wanted
+    raise SettingsError("every source is trained already; name those to train afresh and say --restart")
+
+
+def _report(output: Output, *, vault: str, infos: list[CompartmentInfo], trained: set[str]) -> None:
+    what = {info.name: "trained" if info.name in trained else "left as it was" for info in infos}
+    document = {"vault": vault, "compartments": [asdict(info) | {"trained": info.name in trained} for info in infos]}
+    rows = [(i.name, what[i.name], i.adapter, i.steps, i.count, ", ".join(i.routers), i.digest[:12]) for i in infos]
+    table = Table(("compartment", "what", "adapter", "steps", "images", "router parts", "digest"), rows)
+    output.answer(document, table)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,1 @@
+"""Whole jobs as recipes: the demos, the backbones that ship, and the tables of the paper."""

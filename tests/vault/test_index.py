@@ -1,0 +1,85 @@
+"""The index can be made again from the folders at any time, in the vault or in another database."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import intarsia
+from intarsia.errors import SettingsError, VaultError
+from intarsia.vault import Vault
+from intarsia.vault.index import Catalogue
+
+from .helpers import grown, tiny_backbone, toy_source, traces
+
+
+def test_made_again_it_has_the_same_bytes_also_in_another_process(pair: Vault) -> None:
+    before = (pair.root / "index.db").read_bytes()
+    pair.reindex()
+    assert (pair.root / "index.db").read_bytes() == before
+    code = "import sys; from intarsia.vault import Vault; Vault.open(sys.argv[1]).reindex()"
+    environment = {**os.environ, "PYTHONPATH": str(Path(intarsia.__file__).parents[1]), "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", code, str(pair.root)], env=environment, check=True)
+    assert (pair.root / "index.db").read_bytes() == before
+
+
+def test_samples_are_found_by_id_label_and_caption(pair: Vault) -> None:
+    catalogue = Catalogue(pair.root, pair.record.id, None)
+    sample = pair.source("oak").manifest.samples[0]
+    assert catalogue.samples(prefix=sample.id[:8]) == [("oak", sample)]
+    assert {source for source, _ in catalogue.samples(label="label-elm-1")} == {"elm"}
+    assert len(catalogue.samples(text="caption of")) == 10
+    assert catalogue.samples(text="%") == []
+
+
+def test_any_database_by_url(tmp_path: Path) -> None:
+    file = tmp_path / "shared.db"
+    make = [
+        Vault.create(
+            tmp_path / f"{k}.vault", backbone=(tiny_backbone(), toy_source("core", 24)), url=f"sqlite:///{file}"
+        )
+        for k in range(2)
+    ]
+    grown(make[0], "oak", train=False)
+    grown(make[1], "elm", train=False)
+    assert [[source.name for source in Vault.open(vault.root).sources()] for vault in make] == [["oak"], ["elm"]]
+    assert make[0].verify().ok
+    assert not (make[0].root / "index.db").exists()
+    words = {*make[0].source("oak").manifest.ids, "oak"}
+    make[0].forget("oak")
+    assert make[0].sources() == []
+    assert traces(tmp_path, words) == []
+    assert [source.name for source in make[1].sources()] == ["elm"]
+
+
+def test_a_password_is_not_stored(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="holds a password") as caught:
+        Vault.create(tmp_path / "a.vault", backbone="uvit-tiny-8", url="sqlite://me:secret@/x.db")
+    assert "secret" not in str(caught.value)
+    with pytest.raises(SettingsError, match="cannot be kept at"):
+        Vault.create(tmp_path / "a.vault", backbone="uvit-tiny-8", url="nosuchdb://x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_index_is_one_clear_line(pair: Vault) -> None:
+    (pair.root / "index.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(VaultError, match=r"index .* cannot be used") as caught:
+        pair.sources()
+    assert "\n" not in str(caught.value)
+    pair.reindex()
+    assert len(pair.sources()) == 2
+
+
+def test_the_tables(pair: Vault) -> None:
+    with closing(sqlite3.connect(pair.root / "index.db")) as connection:
+        counts = {
+            table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("sources", "samples", "compartments")
+        }
+    assert counts == {"sources": 2, "samples": 10, "compartments": 2}
