@@ -127,7 +127,10 @@ def test_a_bad_folder_is_refused_whole(vault: Path, tmp_path: Path, run, make: C
         ("source add v new emoji:twemoji --emoji nowhere", "make it with: intarsia data emoji"),
         ("train v oka", "unknown source 'oka': did you mean 'oak'?"),
         ("train v fir --adapter laro", "unknown adapter kind 'laro'"),
-        ("train v fir --adapter prompts --rank 4", "the adapter 'prompts' has no --rank; it takes --per-class, --tokens"),
+        (
+            "train v fir --adapter prompts --rank 4",
+            "the adapter 'prompts' has no --rank; it takes --per-class, --tokens",
+        ),
         ("train v fir --targets attn.qvk", "unknown LoRA target 'attn.qvk': did you mean 'attn.qkv'?"),
         ("train v fir --routers gausian", "unknown router part 'gausian': did you mean 'gaussian'?"),
         ("train v fir --steps 0", "steps is 0"),
@@ -270,10 +273,3 @@ def test_an_interruption_says_that_it_can_go_on(run, monkeypatch: pytest.MonkeyP
 def test_a_file_that_may_not_be_read_is_named(run, monkeypatch: pytest.MonkeyPatch):
     raising(monkeypatch, PermissionError(errno.EACCES, os.strerror(errno.EACCES), "v/vault.json"))
     assert run("list", "v").err == "error: v/vault.json: Permission denied\n"
-
-
-def test_the_demo_names_what_it_does_not_know(tmp_path: Path, run):
-    answer = run("demo", "--data", "digit", "--out", tmp_path / "d")
-    assert answer.code == FAILED
-    assert "unknown demo 'digit': did you mean 'digits'?" in answer.err
-    assert not (tmp_path / "d").exists()

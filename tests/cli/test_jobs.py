@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+import intarsia
 from intarsia.cli import forget as forget_module
+from intarsia.cli.command import INTERRUPTED
 from intarsia.cli.sample import GRID_FILE, REPORT_FILE, WEIGHTS_FILE
 from intarsia.data import decode
+from intarsia.experiments import demo as demo_module
 from intarsia.files import load_tensors
 from intarsia.vault import Vault
 
@@ -90,14 +95,45 @@ def test_train_leaves_what_is_trained_alike_and_restarts_when_told(vault: Path, 
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("prompts", ("--tokens", "2", "--per-class")), ("parallel", ("--width", "3")), ("lora", ("--targets", "attn.qkv"))],
+    [
+        ("prompts", ("--tokens", "2", "--per-class")),
+        ("parallel", ("--width", "3")),
+        ("lora", ("--targets", "attn.qkv")),
+    ],
 )
 def test_train_passes_the_adapter_its_options(vault: Path, done, kind: str, options: tuple[str, ...]):
     done("train", vault, "fir", *QUICK[:-2], "--adapter", kind, *options)
     settings = Vault.open(vault).compartment("fir").training["settings"]["adapter"]
     assert settings["kind"] == kind
-    expected = {"prompts": {"tokens": 2, "per_class": True}, "parallel": {"width": 3}, "lora": {"targets": ["attn.qkv"]}}
+    expected = {
+        "prompts": {"tokens": 2, "per_class": True},
+        "parallel": {"width": 3},
+        "lora": {"targets": ["attn.qkv"]},
+    }
     assert expected[kind].items() <= settings.items()
+
+
+def test_an_interrupted_training_goes_on_to_the_same_bytes(vault: Path, tmp_path: Path, done, run, monkeypatch):
+    whole = Path(shutil.copytree(vault, tmp_path / "whole"))
+    words = ("fir", *QUICK, "--save-every", "2")
+    expected = done("train", whole, *words)["compartments"][0]["digest"]
+    training = Vault.training
+
+    def interrupted(*arguments: object, **settings: object):
+        yield from itertools.islice(training(*arguments, **settings), 3)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Vault, "training", interrupted)
+        assert run("train", vault, *words).code == INTERRUPTED
+    assert (vault / "training" / "fir").exists()
+    assert done("train", vault, *words)["compartments"][0]["digest"] == expected
+
+
+def test_work_is_silent_where_no_terminal_is(vault: Path, run):
+    answer = run("train", vault, "fir", *QUICK)
+    assert answer.err == ""
+    assert answer.out.splitlines()[1].split("\t")[:3] == ["fir", "trained", "lora"]
 
 
 def test_sample_writes_images_report_weights_and_grid(vault: Path, tmp_path: Path, done):
@@ -168,3 +204,31 @@ def test_verify_lists_every_problem_and_fails(vault: Path, run):
     assert answer.code == 1
     assert {problem["where"].split("/")[1] for problem in answer.json["problems"]} == {"oak", "elm"}
     assert len(run("verify", vault).out.splitlines()) == 1 + 2
+
+
+def test_demo_hands_over_what_it_is_told(tmp_path: Path, done, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def run_demo(data: str, out: Path, *, seed: int, emoji: Path | None, on_phase, on_step) -> Path:
+        asked.append((data, out, seed, emoji))
+        on_phase("training")
+        on_step("compartments", 1, 2)
+        return out / "index.html"
+
+    monkeypatch.setattr(demo_module, "run_demo", run_demo)
+    answer = done("demo", "--data", "emoji", "--emoji", tmp_path / "e", "--out", tmp_path / "d", "--seed", "4")
+    assert asked == [("emoji", tmp_path / "d", 4, tmp_path / "e")]
+    assert answer["page"] == str(tmp_path / "d" / "index.html")
+
+
+def test_doctor_measures_and_lists(done, run):
+    answer = done("doctor")
+    assert answer["gflops"]["float32"] > 0
+    assert answer["precision"] in ("float32", "bfloat16")
+    assert answer["disk_free_gib"] > 0
+    assert "extra experiments" in run("doctor").out
+
+
+def test_version(run):
+    answer = run("--version")
+    assert (answer.code, answer.out) == (0, f"intarsia {intarsia.__version__}\n")

@@ -70,7 +70,7 @@ def test_an_autoencoder_is_trained_first(tmp_path: Path, done, monkeypatch: pyte
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bytes(images: Path, tmp_path: Path, done, run, monkeypatch):
-    words = ("pretrain", images, *TERMS, "--preset", "tiny", *SHORT)
+    words = ("pretrain", images, *TERMS, "--preset", "tiny", *SHORT, "--precision", "bfloat16")
     done(*words, "--out", tmp_path / "whole")
     steps = pretraining.Job.steps
 

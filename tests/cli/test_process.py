@@ -11,11 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from intarsia.vault import Vault
 
-from .helpers import QUICK, contents
+from .helpers import QUICK
 
 COMMAND = (sys.executable, "-m", "intarsia.cli")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -34,7 +32,8 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 def test_help_needs_neither_torch_nor_the_rooms():
     probe = (
-        "import sys\nsys.argv[1:] = ['--help']\nfrom intarsia.cli import main\ntry:\n    main()\nexcept SystemExit as end:\n"
+        "import sys\nsys.argv[1:] = ['--help']\nfrom intarsia.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n"
         "    heavy = {'torch', 'numpy', 'PIL', 'sqlalchemy', 'intarsia.vault'} & set(sys.modules)\n"
         "    sys.exit(f'{end.code} {sorted(heavy)}')"
     )
@@ -50,12 +49,6 @@ def test_answers_and_exit_codes(vault: Path):
     code, out, err = finish(start("source", "show", vault, "oka"))
     assert (code, out) == (1, "")
     assert err == "error: unknown source 'oka': did you mean 'oak'? known: elm, fir, oak\n"
-
-
-def test_training_is_silent_where_no_terminal_is(vault: Path):
-    code, out, err = finish(start("train", vault, "fir", *QUICK))
-    assert (code, err) == (0, "")
-    assert out.splitlines()[1].split("\t")[:3] == ["fir", "trained", "lora"]
 
 
 def test_training_shows_bars_at_a_terminal_and_keeps_the_answer_clean(vault: Path):
@@ -81,8 +74,8 @@ def read_all(terminal: int) -> str:
             return b"".join(parts).decode()
 
 
-def test_an_interrupted_training_goes_on_to_the_same_bytes(vault: Path, tmp_path: Path, done):
-    long = ("--steps", "4000", *QUICK[2:], "--save-every", "20")
+def test_an_interrupted_training_keeps_its_checkpoint_and_a_sound_vault(vault: Path, done):
+    long = ("--steps", "100000", *QUICK[2:], "--save-every", "20")
     process = start("train", vault, "fir", *long)
     checkpoint = vault / "training" / "fir" / "state.safetensors"
     deadline = time.monotonic() + 60
@@ -105,22 +98,3 @@ def test_who_stops_reading_is_no_fault_of_ours(vault: Path):
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()
-
-
-@pytest.mark.parametrize("words", [("--version",), ("doctor", "--json")])
-def test_small_commands(words: tuple[str, ...]):
-    code, out, err = finish(start(*words))
-    assert (code, err) == (0, "")
-    if words[0] == "doctor":
-        answer = json.loads(out)
-        assert answer["gflops"]["float32"] > 0
-        assert answer["precision"] in ("float32", "bfloat16")
-    else:
-        assert out.startswith("intarsia ")
-
-
-def test_sampling_leaves_no_scratch(vault: Path, tmp_path: Path):
-    code, _, err = finish(start("sample", vault, "--out", tmp_path / "out", "--count", "1", "--steps", "2"))
-    assert (code, err) == (0, "")
-    assert len(contents(tmp_path / "out")) == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "v"]

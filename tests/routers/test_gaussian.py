@@ -12,7 +12,17 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from intarsia.diffusion import Cosine, GaussianMixture, exact_weights, keyed_generator, keyed_normal
 from intarsia.errors import CorruptError, IncompatibleError, InputError, SettingsError, UnknownName
 from intarsia.files import tensors_to_bytes
-from intarsia.routers import Basis, GaussianBank, GaussianPart, GaussianSettings, LabelShares, label_log_shares
+from intarsia.routers import (
+    Basis,
+    GaussianBank,
+    GaussianPart,
+    GaussianSettings,
+    LabelShares,
+    label_log_shares,
+    selection,
+)
+from intarsia.routers.expectation import fit_moments
+from intarsia.routers.selection import Group, split
 
 SHAPE = (1, 2, 3)
 SCHEDULE = Cosine()
@@ -141,10 +151,23 @@ def test_a_removed_sample_was_never_there(draws: list[Draws], basis: Basis) -> N
     assert bytes_of(GaussianPart.fit(latents, names, None, basis)) != bytes_of(without)
 
 
-def test_the_number_of_threads_is_irrelevant(draws: list[Draws], basis: Basis) -> None:
-    one = bytes_of(GaussianPart.fit(*draws[0], None, basis))
+def test_a_sample_that_leaves_moves_no_other_between_fitted_and_held_out(draws: list[Draws]) -> None:
+    latents, names = draws[0]
+    group = Group(latents.flatten(1).double(), sorted(names))
+    parts = [set(part.ids) for part in split(group, 0.2)]
+    for gone in (0, 150):
+        rest = split(group.where([row != gone for row in range(300)]), 0.2)
+        assert [set(part.ids) for part in rest] == [part - {group.ids[gone]} for part in parts]
+    assert 0.1 < len(parts[1]) / 300 < 0.3
+
+
+def test_fitted_on_one_thread(draws: list[Draws], basis: Basis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the caller's setting: how a sum is split decides its last bits."""
+    seen = []
+    monkeypatch.setattr(selection, "fit_moments", lambda *a: seen.append(torch.get_num_threads()) or fit_moments(*a))
     torch.set_num_threads(2)
-    assert bytes_of(GaussianPart.fit(*draws[0], None, basis)) == one
+    GaussianPart.fit(*draws[0], None, basis)
+    assert set(seen) == {1}
     assert torch.get_num_threads() == 2
 
 

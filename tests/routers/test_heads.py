@@ -60,6 +60,16 @@ def test_a_draw_knows_nothing_of_the_samples_it_does_not_take(picture_draws: lis
     assert not torch.equal(whole.x_t, draw(samples, 8, backbone, seed=1, step=3).x_t)
 
 
+def test_every_sample_is_drawn_in_its_turn(picture_draws: list[Draws], backbone: Backbone) -> None:
+    samples = SampleSet(picture_draws[0][0][:2], picture_draws[0][1][:2])
+    first = SampleSet(samples.latents[:1], samples.ids[:1])
+    taken = [
+        torch.equal(*(draw(each, 1, backbone, seed=0, step=step).x_t for each in (samples, first)))
+        for step in range(40)
+    ]
+    assert 10 <= sum(taken) <= 30
+
+
 def _alone(samples: SampleSet, row: int, backbone: Backbone) -> Tensor:
     one = SampleSet(samples.latents[row : row + 1], samples.ids[row : row + 1])
     return draw(one, 8, backbone, seed=0, step=3).x_t

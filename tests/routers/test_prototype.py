@@ -8,12 +8,8 @@ from torch import Tensor
 
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
 from intarsia.files import tensors_to_bytes
-from intarsia.routers import (
-    Basis,
-    PrototypeBank,
-    PrototypePart,
-    PrototypeSettings,
-)
+from intarsia.routers import Basis, PrototypeBank, PrototypePart, PrototypeSettings, prototype
+from intarsia.routers.expectation import farthest_first
 
 Draws = tuple[Tensor, list[str]]
 
@@ -33,14 +29,16 @@ def test_the_nearest_prototype_names_the_source(parts: list[PrototypePart], draw
     assert min(hits) > 0.75
 
 
-def test_scores_are_minus_the_nearest_squared_distance_in_mean_radii(parts: list[PrototypePart], basis: Basis) -> None:
+def test_scores_are_minus_the_nearest_squared_distance_in_half_the_mean_radius(
+    parts: list[PrototypePart], basis: Basis
+) -> None:
     x0_hat = torch.randn(5, 1, 2, 3)
     f = basis.project(x0_hat)
     radius = sum(part.radius.item() for part in parts) / 3
     found = PrototypeBank(parts)(x0_hat)
     for i, part in enumerate(parts):
         nearest = (f[:, None] - part.centroids).square().sum(-1).min(1).values
-        torch.testing.assert_close(found[:, i], -nearest / radius)
+        torch.testing.assert_close(found[:, i], -2 * nearest / radius)
 
 
 def test_finds_the_centres_of_clusters(basis: Basis) -> None:
@@ -54,13 +52,24 @@ def test_finds_the_centres_of_clusters(basis: Basis) -> None:
     assert part.radius.item() == pytest.approx(6 * 0.1**2, rel=0.15)
 
 
-def test_order_threads_and_strangers_are_irrelevant(draws: list[Draws], basis: Basis) -> None:
+def test_order_and_strangers_are_irrelevant(draws: list[Draws], basis: Basis) -> None:
     latents, names = draws[0]
     once = bytes_of(PrototypePart.fit(latents, names, basis))
     order = torch.randperm(300).tolist()
-    torch.set_num_threads(2)
     PrototypePart.fit(*draws[1], basis)
     assert bytes_of(PrototypePart.fit(latents[order], [names[k] for k in order], basis)) == once
+
+
+def test_fitted_on_one_thread(draws: list[Draws], basis: Basis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the caller's setting: how a sum is split decides its last bits."""
+    seen = []
+    monkeypatch.setattr(
+        prototype, "farthest_first", lambda *a: seen.append(torch.get_num_threads()) or farthest_first(*a)
+    )
+    torch.set_num_threads(2)
+    PrototypePart.fit(*draws[0], basis)
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == 2
 
 
 def test_a_removed_sample_was_never_there(draws: list[Draws], basis: Basis) -> None:

@@ -10,7 +10,8 @@ from intarsia.backbone import Backbone
 from intarsia.diffusion import GaussianMixture, exact_weights, keyed_generator, keyed_normal
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
 from intarsia.files import tensors_to_bytes
-from intarsia.routers import HeadSettings, HeadStep, ReferenceBank, ReferencePart, mid_features
+from intarsia.routers import HeadSettings, HeadStep, ReferenceBank, ReferencePart, mid_features, reference
+from intarsia.routers.heads import logits
 
 Draws = tuple[Tensor, list[str]]
 QUICK = HeadSettings(steps=4, batch=16, hidden=8)
@@ -74,16 +75,27 @@ def bytes_of(draws: Draws, core: Tensor, backbone: Backbone) -> bytes:
     return tensors_to_bytes(ReferencePart.fit(*draws, core, backbone, settings=QUICK).tensors())
 
 
-def test_order_threads_and_strangers_are_irrelevant(
+def test_order_and_strangers_are_irrelevant(
     picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone
 ) -> None:
     latents, names = picture_draws[0]
     once = bytes_of((latents, names), picture_core, backbone)
     order = torch.randperm(400).tolist()
     torch.manual_seed(7)
-    torch.set_num_threads(2)
     bytes_of(picture_draws[1], picture_core, backbone)
     assert bytes_of((latents[order], [names[k] for k in order]), picture_core, backbone) == once
+
+
+def test_trained_on_one_thread(
+    picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """During a step only: between steps the caller's setting holds."""
+    seen = []
+    monkeypatch.setattr(reference, "logits", lambda *a: seen.append(torch.get_num_threads()) or logits(*a))
+    torch.set_num_threads(2)
+    _, steps = ReferencePart.training(*picture_draws[0], picture_core, backbone, settings=QUICK)
+    assert {torch.get_num_threads() for _ in steps} == {2}
+    assert set(seen) == {1}
 
 
 def test_a_removed_sample_was_never_there(picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone) -> None:

@@ -173,8 +173,8 @@ def main(mode: str, *paths: str) -> None:
     found = {
         "add": every_moment(empty, scratch, add, finish=None, stride=1),
         "forget": every_moment(trained, scratch, forget, finish=None, stride=1),
-        "train": every_moment(ready, scratch, train, finish=train, stride=5),
-        "retrain": every_moment(trained, scratch, retrain, finish=retrain_on, stride=9),
+        "train": every_moment(ready, scratch, train, finish=train, stride=7),
+        "retrain": every_moment(trained, scratch, retrain, finish=retrain_on, stride=11),
     }
     json.dump(found, sys.stdout)
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from intarsia.backbone import Autoencoder, AutoencoderConfig, Backbone, UViT, UViTConfig
 from intarsia.data import refuse_core_overlap
+from intarsia.diffusion import Cosine, keyed_generator
 from intarsia.errors import CorruptError, IncompatibleError, IngestError, SettingsError, UnknownName
 from intarsia.routers import Basis
 from intarsia.vault import Vault, find_package, read_core, write_package
+from intarsia.vault.package import latents_of
 
 from .helpers import all_bytes, grown, tiny_backbone, toy_source
 
@@ -30,6 +34,21 @@ def test_it_says_what_the_core_is(package: Path) -> None:
     assert core.samples.shape == (10, 1, 4, 4)
     pixels = source.pixels()
     assert all(any(torch.equal(kept, one) for one in pixels) for kept in core.samples)
+
+
+def test_a_latent_does_not_know_what_else_is_in_its_source() -> None:
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(
+        AutoencoderConfig(image_size=16, channels=3, latent_channels=4, widths=(16, 32), finish=4)
+    )
+    network = UViT(UViTConfig(image_size=4, patch_size=1, channels=4, dim=8, depth=3, heads=2))
+    backbone = Backbone(network, Cosine(), autoencoder=autoencoder)
+    draw = keyed_generator("pictures of 16 by 16")
+    whole = toy_source("oak", images=draw.integers(0, 256, (37, 16, 16, 3)).astype(np.uint8))
+    latents = latents_of(backbone, whole)
+    for kept in (1, 3, 16, 33):
+        fewer = whole.without(whole.manifest.ids[kept:])
+        assert torch.equal(latents_of(backbone, fewer), latents[:kept])
 
 
 def test_thumbnails_find_what_the_pictures_would(package: Path) -> None:
@@ -81,8 +100,6 @@ def test_a_damaged_package_makes_no_vault(package: Path, name: str) -> None:
 
 
 def test_a_core_of_another_shape_is_refused(tmp_path: Path) -> None:
-    import numpy as np
-
     with pytest.raises(IncompatibleError, match="8x8"):
         write_package(tmp_path / "p", tiny_backbone(), toy_source("core", images=np.zeros((1, 8, 8, 1), np.uint8)))
     with pytest.raises(SettingsError, match="keep_samples"):

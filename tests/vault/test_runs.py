@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from intarsia.compartments import Lora
-from intarsia.errors import CorruptError, IncompatibleError, SettingsError
+from intarsia.errors import CorruptError, IncompatibleError, SettingsError, VaultError
 from intarsia.files import digest_of
 from intarsia.routers import GaussianSettings
 from intarsia.vault import Vault
@@ -117,6 +117,14 @@ def test_samples_that_changed_meanwhile_are_refused(vault: Vault, tmp_path: obje
         vault.training("oak", quick(), routers=[ROUTER])
     vault.train("oak", quick(), routers=[ROUTER], restart=True)
     assert vault.verify().ok
+
+
+def test_a_run_whose_source_went_away_before_its_first_step(vault: Vault) -> None:
+    grown(vault, "oak", train=False)
+    run = vault.training("oak", quick(), routers=[ROUTER])
+    vault.forget("oak")
+    with pytest.raises(VaultError, match="gone in the meantime"):
+        next(run)
 
 
 def test_a_damaged_checkpoint_is_said_so(vault: Vault) -> None:

@@ -261,6 +261,12 @@ def test_a_damaged_source_can_be_forgotten(pair: Vault) -> None:
     assert pair.verify().ok
 
 
+def test_a_compartment_that_lost_its_source_can_be_forgotten(pair: Vault) -> None:
+    shutil.rmtree(pair.root / "sources/elm")
+    assert pair.forget("elm") == ("elm",)
+    assert pair.verify().ok
+
+
 def test_every_error_is_one_of_ours() -> None:
     assert all(issubclass(kind, IntarsiaError) for _, kind, _ in WRONG.values())
 

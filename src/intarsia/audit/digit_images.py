@@ -43,7 +43,9 @@ class Digits:
         if len(shape) != 4 or shape[1] != 1 or shape[2] != shape[3]:
             raise InputError(f"digits are images of shape {shape}: expected grey squares (N, 1, S, S)")
         if self.labels.shape != shape[:1]:
-            raise InputError(f"{shape[0]} images, but labels of shape {tuple(self.labels.shape)}: expected one per image")
+            raise InputError(
+                f"{shape[0]} images, but labels of shape {tuple(self.labels.shape)}: expected one per image"
+            )
         if len(self.classes) < 2 or len(set(self.labels.tolist())) < 2:
             raise InputError("images of a single class: a judge needs at least two classes to tell apart")
 
@@ -82,7 +84,7 @@ def split_digits(
     Raises:
         SettingsError: shares that leave nothing to train on.
     """
-    if not (0 < judge and 0 < reference and judge + reference < 1):
+    if not (judge > 0 and reference > 0 and judge + reference < 1):
         raise SettingsError(f"judge {judge} and reference {reference}: expected shares above 0 that sum to less than 1")
     train, rest = zip(*(source.split(judge + reference, seed=seed) for source in sources), strict=True)
     # The same hash again: of the lower shares, those below `reference` are the reference.
@@ -132,6 +134,8 @@ def make_rejects(digits: Digits, letters: Tensor, *, count: int, seed: int, lett
     rest = count - len(drawn)
     for number, (kind, make) in enumerate(REJECT_KINDS.items()):
         many = rest // len(REJECT_KINDS) + (number < rest % len(REJECT_KINDS))
+        if not many:
+            continue
         generator = keyed_generator("reject", kind, seed)
         images.append(make(*_pairs(digits, many, generator), generator))
         kinds += [kind] * many
@@ -186,14 +190,19 @@ def _shuffled(a: Tensor, b: Tensor, generator: np.random.Generator) -> Tensor:
 
 
 def _noise(a: Tensor, b: Tensor, generator: np.random.Generator) -> Tensor:
-    """White to soft noise over the full range, and digits drowned in it."""
+    """White noise, soft noise, digits drowned in noise, and plain grey: nothing drawn at all must be refused too."""
     side = a.shape[-1]
     white = torch.from_numpy(generator.standard_normal(tuple(a.shape))).float()
     coarse = torch.from_numpy(generator.standard_normal((len(a), 1, 4, 4))).float()
     soft = F.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=False)
-    kind = torch.from_numpy(generator.integers(0, 3, (len(a), 1, 1, 1)))
-    noise = torch.where(kind == 0, white, torch.where(kind == 1, 1.5 * soft, 0.25 * (a + 1) + white - 0.5))
-    return noise.clamp(-1, 1)
+    # A third of the plain images are black, as an empty picture is.
+    plain = (torch.from_numpy(generator.uniform(-2, 1, (len(a), 1, 1, 1))).float()).expand_as(a)
+    kind = torch.from_numpy(generator.integers(0, 4, (len(a), 1, 1, 1)))
+    return (
+        torch.stack([white, 1.5 * soft, 0.25 * (a + 1) + white - 0.5, plain])
+        .gather(0, kind.expand_as(a)[None])[0]
+        .clamp(-1, 1)
+    )
 
 
 Mix = Callable[[Tensor, Tensor, np.random.Generator], Tensor]

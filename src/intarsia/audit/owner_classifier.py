@@ -1,13 +1,12 @@
 """Whose work does an image look like? A linear classifier on statistics of edges and colours.
 
 Style lives in the means and standard deviations of early filters, content in what comes later. A fixed bank of filters
-gives those statistics without a downloaded network, the same for everybody, at any size. On held-out concepts this tells
-whether samples of a compartment look like its owner; it never says that an image came from somebody.
+gives those statistics without a downloaded network, the same for everybody, at any size. On held-out concepts this
+tells whether samples of a compartment look like its owner; it never says that an image came from somebody.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -114,10 +113,9 @@ def style_statistics(images: Tensor) -> Tensor:
     Raises:
         InputError: another shape.
     """
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or min(images.shape[2:]) < 4:
-        raise InputError(f"images are {tuple(images.shape)}: expected (N, 1 or 3, H, W) of at least 4 pixels a side")
-    parts = [_statistics(part.expand(-1, 3, -1, -1).float()) for part in images.split(_BATCH)]
-    return torch.cat(parts).double() if parts else torch.zeros(0, 0, dtype=torch.float64)
+    if images.ndim != 4 or not len(images) or images.shape[1] not in (1, 3) or min(images.shape[2:]) < 4:
+        raise InputError(f"images are {tuple(images.shape)}: expected some (N, 1 or 3, H, W), at least 4 pixels a side")
+    return torch.cat([_statistics(part.expand(-1, 3, -1, -1).float()) for part in images.split(_BATCH)]).double()
 
 
 def _statistics(images: Tensor) -> Tensor:
@@ -213,5 +211,5 @@ def _fit(x: Tensor, owner: Tensor, owners: int, ridge: float, rounds: int) -> Te
 
     solver.step(closure)
     found = params.detach()
-    assert math.isfinite(found.sum().item()), "a convex fit does not diverge"
+    assert found.isfinite().all(), "a convex fit does not diverge"
     return found

@@ -192,16 +192,17 @@ class Backbone:
                 autoencoder = Autoencoder(AutoencoderConfig(**shape))
                 tensors = load_tensors(folder / AUTOENCODER_FILE, digest=files[AUTOENCODER_FILE])
                 autoencoder.load_state_dict(unpack(tensors))
-            schedule = schedule_from(settings["schedule"])
-        except (KeyError, TypeError, RuntimeError) as error:
+            backbone = cls(
+                network,
+                schedule_from(settings["schedule"]),
+                prediction=settings["prediction"],
+                time_scale=settings["time_scale"],
+                labels=tuple(settings["labels"]),
+                autoencoder=autoencoder,
+                record=stored["record"],
+            )
+        except (KeyError, TypeError, ValueError, RuntimeError, SettingsError) as error:
             raise CorruptError(f"{folder / RECORD_FILE}: not a backbone's record ({error}); restore the folder") from error
-        return cls(
-            network,
-            schedule,
-            prediction=settings["prediction"],
-            time_scale=settings["time_scale"],
-            labels=tuple(settings["labels"]),
-            autoencoder=autoencoder,
-            record=stored["record"],
-        )
-
+        if backbone.digest != stored.get("digest"):
+            raise CorruptError(f"{folder / RECORD_FILE}: its settings are not those it was saved with; restore the folder")
+        return backbone

@@ -36,7 +36,8 @@ def resolve_precision(name: str, device: str | torch.device = "cpu") -> str:
 class MasterParams:
     """Float32 parameters that an optimiser steps, and a working copy of the module in the precision of the products.
 
-    `working` runs forward and backward; `pull` brings its gradients to the masters, `push` brings stepped masters back.
+    `working` runs forward and backward; `pull` brings its gradients to the masters, `push` brings stepped masters back and
+    clears their gradients, which would pile up in float32, where both are one.
     """
 
     def __init__(self, module: nn.Module, precision: str):
@@ -48,6 +49,8 @@ class MasterParams:
 
     @torch.no_grad()
     def push(self) -> None:
+        for master in self._masters:
+            master.grad = None
         if self.working is not self.module:
             torch._foreach_copy_(self._working, self._masters)
 

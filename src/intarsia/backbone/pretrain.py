@@ -122,6 +122,9 @@ class _Run:
             found = ", ".join(f"{key} {stored.get(key)!r} there, {wanted[key]!r} here" for key in differing)
             raise SettingsError(f"{self.checkpoint} was made with other settings ({found}); remove it to start afresh")
         tensors = load_tensors(self.checkpoint)
+        shapes = {f"params.{name}": p.shape for name, p in self.module.named_parameters()}
+        if {name: t.shape for name, t in tensors.items() if name.startswith("params.")} != shapes:
+            raise SettingsError(f"{self.checkpoint} is of another network; remove it to start afresh")
         with torch.no_grad():
             for name, p in self.module.named_parameters():
                 p.copy_(tensors[f"params.{name}"])
@@ -199,7 +202,8 @@ def pretrain(
     while run.done < settings.steps:
         yield run.step(loss_of)
     run.finish()
-    backbone.__dict__.pop("_networks", None)
+    for cached in ("_networks", "digests", "digest"):
+        backbone.__dict__.pop(cached, None)
 
 
 # x_t = alpha x0 + sigma eps, and what the network should say of it (science.md section 1)

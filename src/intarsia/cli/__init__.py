@@ -12,10 +12,13 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run `intarsia` with the arguments of this process, and exit."""
-    from intarsia.cli.app import app
-
     for stream in (sys.stdout, sys.stderr):
         # A file name that the terminal cannot spell is shown escaped; it is no reason to fail.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    app(prog_name="intarsia")
+    try:
+        from intarsia.cli.app import app
+
+        app(prog_name="intarsia")
+    except KeyboardInterrupt:  # before any command had begun
+        sys.exit(130)

@@ -13,7 +13,7 @@ import intarsia.cli.data as data
 import intarsia.cli.source as source
 from intarsia.cli.command import command, help_text
 from intarsia.cli.demo import demo
-from intarsia.cli.doctor import doctor
+from intarsia.cli.doctor import doctor, version_here
 from intarsia.cli.forget import forget
 from intarsia.cli.init import init
 from intarsia.cli.list import list_members
@@ -78,9 +78,7 @@ def _build() -> typer.Typer:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        import intarsia
-
-        typer.echo(f"intarsia {intarsia.__version__}")
+        typer.echo(f"intarsia {version_here()}")
         raise typer.Exit
 
 

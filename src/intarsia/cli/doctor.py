@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,13 +55,12 @@ def doctor(
     """
     import torch
 
-    import intarsia
     from intarsia.backbone import fastest_precision
 
     speed = measure()
     disk = shutil.disk_usage(folder)
     document = {
-        "intarsia": intarsia.__version__,
+        "intarsia": version_here(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "torch": torch.__version__,
@@ -119,6 +119,11 @@ def _installed(package: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def version_here() -> str:
+    """The version of intarsia that is running; what is installed beside it may be another."""
+    return str(sys.modules["intarsia"].__dict__["__version__"])
 
 
 def packaged() -> list[str]:

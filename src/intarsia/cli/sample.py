@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
@@ -189,5 +190,5 @@ def _write(result: Result, about: Mapping[str, object], folder: Path, *, grid: b
     if grid:
         count, _, side, _ = result.images.shape
         scale = max(1, -(-_SMALLEST_CELL // side))
-        sheet = contact_sheet(result.images, columns=round(count**0.5 + 0.499), scale=scale)
+        sheet = contact_sheet(result.images, columns=math.ceil(math.sqrt(count)), scale=scale)
         (folder / GRID_FILE).write_bytes(sheet)

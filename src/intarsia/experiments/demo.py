@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from intarsia.compartments import TrainSettings
-from intarsia.composition import Result, SampleSettings
+from intarsia.composition import Result, SampleSettings, sample
 from intarsia.errors import SettingsError, UnknownName, VaultError
 from intarsia.experiments.report import Report, Table
 from intarsia.vault import Vault
@@ -104,9 +104,14 @@ def draw(
     labels: Sequence[str | None] | None = None,
 ) -> Result:
     """Sample from a composition with progress."""
-    model = vault.compose(names, weights=weights, routing=routing)
-    return model.sample(
-        count, settings, labels=labels, on_progress=lambda done, total: stage.on_step(f"{weights}/{routing}", done, total)
+    composed = vault.compose(names, weights=weights, routing=routing)
+    return sample(
+        composed.model,
+        count,
+        settings,
+        decode=vault.backbone.decode,
+        labels=labels,
+        on_progress=lambda done, total: stage.on_step(f"{weights}/{routing}", done, total),
     )
 
 

@@ -100,7 +100,7 @@ def choose(groups: Mapping[int, Group], basis: Basis, settings: GaussianSettings
     few to many until more do not help. Where nothing can be held out or nothing is left to fit, the choice is cautious.
     """
     cautious = Choice(settings.components[0], max(settings.pseudo_counts))
-    splits = [_split(group, settings.holdout) for group in groups.values()]
+    splits = [split(group, settings.holdout) for group in groups.values()]
     if not all(len(fitted.ids) and len(held.ids) for fitted, held in splits):
         return cautious
     noised = [_noised(held, settings.noise_levels) for _, held in splits]
@@ -120,7 +120,7 @@ def choose(groups: Mapping[int, Group], basis: Basis, settings: GaussianSettings
     return best
 
 
-def _split(group: Group, holdout: float) -> tuple[Group, Group]:
+def split(group: Group, holdout: float) -> tuple[Group, Group]:
     """(fitted, held out), by a hash of the ids: a sample that leaves moves no other."""
     held = [hash_fraction(_SPLIT, id) < holdout for id in group.ids]
     return group.where([not one for one in held]), group.where(held)

@@ -100,7 +100,7 @@ def write_package(
     if keep_samples < 0:
         raise SettingsError(f"keep_samples is {keep_samples}; expected a number of core pictures, or 0 for none")
     check_shape(core, backbone.image_shape)
-    basis = Basis.fit(latents_of(backbone, core), basis_rank)
+    basis = Basis.fit(backbone.encode(core.pixels()), basis_rank)
     backbone.save(folder / BACKBONE)
     place = folder / CORE
     place.mkdir()

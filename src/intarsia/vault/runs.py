@@ -79,11 +79,8 @@ class Runs:
     def _store(self, finished: Sequence[Compartment]) -> None:
         with self.store.change(patience=_PATIENCE) as change:
             for compartment in finished:
-                training, folder = (
-                    self.store.training(compartment.name),
-                    change.put(f"{COMPARTMENTS}/{compartment.name}"),
-                )
-                slices = _copy_slices(training, folder / SLICES)
+                folder = change.put(f"{COMPARTMENTS}/{compartment.name}")
+                slices = _copy_slices(self.store.training(compartment.name), folder / SLICES)
                 replace(compartment, training={**compartment.training, "slices": slices}).save(folder)
                 change.remove(f"{TRAINING}/{compartment.name}")
 

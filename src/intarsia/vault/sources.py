@@ -7,12 +7,12 @@ images/<id>.png
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from intarsia.data import ImageLimits, Manifest, Sample, Source, decode, encode_png, sample_id
+from intarsia.data import Manifest, Sample, Source, decode, encode_png, sample_id
 from intarsia.data.images import Pixels
 from intarsia.errors import CorruptError, IncompatibleError, IntarsiaError
 from intarsia.vault.records import SourceInfo, read_record, write_record
@@ -118,21 +118,21 @@ def load_source(folder: Path) -> Source:
     Raises:
         CorruptError: something is missing or damaged.
     """
-    info, manifest = source_info(folder), read_manifest(folder)
-    pixels = [image for _, image in _images(folder, manifest)]
+    info, manifest, shape = source_info(folder), read_manifest(folder), _shape(folder)
+    pixels = [_read_image(folder, sample, shape) for sample in manifest]
     return Source(info.name, info.owner, info.licence, info.attribution, manifest, np.stack(pixels))
 
 
 def source_problems(folder: Path) -> list[str]:
     """All that is wrong with a source on disk, one line each."""
     try:
-        manifest = read_manifest(folder)
+        manifest, shape = read_manifest(folder), _shape(folder)
     except IntarsiaError as error:
         return [str(error)]
     problems = []
     for sample in manifest:
         try:
-            list(_images(folder, Manifest((sample,))))
+            _read_image(folder, sample, shape)
         except CorruptError as error:
             problems.append(str(error))
     expected = {image_file(folder, sample).name for sample in manifest}
@@ -147,23 +147,26 @@ def image_file(folder: Path, sample: Sample) -> Path:
     return folder / IMAGES / f"{sample.id}.png"
 
 
-def _images(folder: Path, manifest: Manifest) -> Iterator[tuple[Sample, Pixels]]:
-    height, _, channels = _shape(folder)
-    for sample in manifest:
-        path = image_file(folder, sample)
-        try:
-            image = decode(path.read_bytes(), size=height, channels=channels, limits=ImageLimits())
-        except FileNotFoundError as error:
-            raise CorruptError(
-                f"{path}: missing; restore it from a backup, or forget the source and add it again"
-            ) from error
-        except IntarsiaError as error:
-            raise CorruptError(f"{path}: {error}; restore it from a backup") from error
-        if sample_id(image) != sample.id:
-            raise CorruptError(
-                f"{path}: its pixels are not those of the sample it is named after; restore it from a backup"
-            )
-        yield sample, image
+def _read_image(folder: Path, sample: Sample, shape: tuple[int, int, int]) -> Pixels:
+    """The pixels of one sample, uint8 of `shape` (H, W, C).
+
+    Raises:
+        CorruptError: missing, damaged, or not those of the sample.
+    """
+    path = image_file(folder, sample)
+    try:
+        image = decode(path.read_bytes(), size=shape[0], channels=shape[2])
+    except FileNotFoundError as error:
+        raise CorruptError(
+            f"{path}: missing; restore it from a backup, or forget the source and add it again"
+        ) from error
+    except IntarsiaError as error:
+        raise CorruptError(f"{path}: {error}; restore it from a backup") from error
+    if sample_id(image) != sample.id:
+        raise CorruptError(
+            f"{path}: its pixels are not those of the sample it is named after; restore it from a backup"
+        )
+    return image
 
 
 def _shape(folder: Path) -> tuple[int, int, int]:

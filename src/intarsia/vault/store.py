@@ -200,8 +200,10 @@ def folder_lock(folder: Path, busy: str) -> Iterator[None]:
     """Hold a folder itself, without a file in it.
 
     Raises:
-        VaultError: somebody else holds it; the message is `busy`.
+        VaultError: somebody else holds it (the message is `busy`), or it is gone.
     """
+    if not folder.exists():
+        raise VaultError(f"{folder}: has gone in the meantime; begin again")
     with disk_errors(folder):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

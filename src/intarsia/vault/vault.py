@@ -311,7 +311,8 @@ class Vault:
                 or forgotten to the end before the vault is next used.
         """
         with contextlib.ExitStack() as stack, self._store.change() as change:
-            self._shelf.check_known(name)
+            if name not in self._store.names(COMPARTMENTS):  # one whose source was lost can be forgotten too
+                self._shelf.check_known(name)
             gone = self._shelf.saw(name)
             for each in sorted({name, *gone}):
                 if self._store.training(each).exists():

@@ -18,7 +18,8 @@ from intarsia.vault.founding import VaultRecord
 from intarsia.vault.index import Catalogue
 from intarsia.vault.package import Core, check_package, read_core
 from intarsia.vault.parts import read_part
-from intarsia.vault.records import SourceInfo, compartment_info, read_record
+from intarsia.vault.records import SourceInfo, read_record
+from intarsia.vault.shelf import Shelf
 from intarsia.vault.sources import source_info, source_problems
 from intarsia.vault.store import (
     BACKBONE,
@@ -72,7 +73,7 @@ def verify(store: Store, record: VaultRecord, catalogue: Catalogue) -> VerifyRep
         found.compartment(name, {info.name: info for info in infos})
     for name in store.names(TRAINING):
         found.training(name)
-    found.index(catalogue, infos)
+    found.index(catalogue)
     samples = sum(info.count for info in infos)
     return VerifyReport(len(infos), samples, len(store.names(COMPARTMENTS)), tuple(found.problems))
 
@@ -173,12 +174,12 @@ class _Verifier:
             for path in sorted(self.store.training(name).glob("[!.]*.safetensors")):
                 load_tensors(path)
 
-    def index(self, catalogue: Catalogue, infos: list[SourceInfo]) -> None:
+    def index(self, catalogue: Catalogue) -> None:
         """What the index says against what is there."""
+        sources, compartments = Shelf(self.store).readable()
+        infos = [info for info, _ in sources]
+        samples = [(info.name, sample) for info, manifest in sources for sample in manifest]
         with self.at(INDEX_FILE):
-            compartments = [compartment_info(self.store.compartment(name)) for name in self.store.names(COMPARTMENTS)]
-            indexed = sum(1 for _ in catalogue.samples())
-            if (catalogue.sources(), catalogue.compartments()) != (infos, compartments) or indexed != sum(
-                i.count for i in infos
-            ):
+            indexed = (catalogue.sources(), catalogue.compartments(), catalogue.samples())
+            if indexed != (infos, compartments, samples):
                 raise CorruptError("does not agree with the folders; make it again with Vault.reindex()")
