@@ -73,9 +73,13 @@ def main() -> None:
         settings = TrainSettings(adapter=DeepPrompts(tokens=options.tokens), steps=options.train_steps)
         vault.train(list(OWNERS), settings)
         judged = Digits.of(split.judge)
-        network = fit_digit_network(judged, make_rejects(judged, letters(2000, size=8, seed=101).pixels(), count=3000, seed=1))
+        network = fit_digit_network(
+            judged, make_rejects(judged, letters(2000, size=8, seed=101).pixels(), count=3000, seed=1)
+        )
         real = network.features(Digits.of(split.reference).images)
-        print(f"8 compartments, {options.tokens} prompt tokens, {options.count} images, {options.steps} steps, {torch.get_num_threads()} threads")
+        print(
+            f"8 compartments, {options.tokens} prompt tokens, {options.count} images, {options.steps} steps, {torch.get_num_threads()} threads"
+        )
         for precision in ("float32", "auto"):
             compare(vault, options, precision, network, real)
 
@@ -93,7 +97,9 @@ def compare(vault: Vault, options: argparse.Namespace, precision: str, network: 
         seconds[name] = time.perf_counter() - begin
         report = feature_report(network.features(result.images), real, network="digitnet")
         calls = result.calls.double().mean().item()
-        print(f"  {ours.model.members[0].precision:8} {name:16} {seconds[name]:7.2f} s  {calls:6.1f} calls per image  FD-digitnet {report.fd}")
+        print(
+            f"  {ours.model.members[0].precision:8} {name:16} {seconds[name]:7.2f} s  {calls:6.1f} calls per image  FD-digitnet {report.fd}"
+        )
     print(f"  ours over the plain loop: {seconds['plain loop'] / seconds['ours, threshold']:.2f}x")
 
 

@@ -36,7 +36,9 @@ Forward = Callable[[UViT, dict[str, Tensor], Tensor, Tensor], Tensor]
 def stepper(forward: Forward, network: UViT, rows: int, dtype: torch.dtype) -> Callable[[], float]:
     """One Adam step on the prompts, from fixed inputs; returns the loss."""
     config = network.config
-    masters = {name: p.requires_grad_() for name, p in DeepPrompts(tokens=TOKENS).initial(network, classes=0, seed=0).items()}
+    masters = {
+        name: p.requires_grad_() for name, p in DeepPrompts(tokens=TOKENS).initial(network, classes=0, seed=0).items()
+    }
     optimiser = torch.optim.Adam(list(masters.values()), lr=0.1)
     x = torch.randn(rows, config.channels, config.image_size, config.image_size)
     t = torch.rand(rows) * 999
@@ -74,7 +76,9 @@ def main() -> None:
             if round_:
                 seconds[name].append(time.perf_counter() - begin)
     median = {name: statistics.median(times) for name, times in seconds.items()}
-    print(f"{options.preset}, {options.rows} rows, {TOKENS} prompt tokens, {torch.get_num_threads()} threads, median of {options.repeats}")
+    print(
+        f"{options.preset}, {options.rows} rows, {TOKENS} prompt tokens, {torch.get_num_threads()} threads, median of {options.repeats}"
+    )
     for name, value in median.items():
         print(f"  {name:16} {value * 1e3:8.1f} ms   {options.rows / value:7.1f} images/s")
     for precision in dict.fromkeys(("float32", fast)):

@@ -20,7 +20,9 @@ def plain_forward(network: UViT, prompts: Mapping[str, Tensor], x: Tensor, times
             tokens = block.skip_linear(torch.cat([tokens, skip], dim=-1))
         count, heads = tokens.shape[1], block.attn.heads
         x = torch.cat([tokens, prompts[f"{block.name}.prompts"].expand(len(tokens), -1, -1)], dim=1)
-        q, k, v = (p.unflatten(-1, (heads, -1)).transpose(1, 2) for p in block.attn.qkv(block.norm1(x)).chunk(3, dim=-1))
+        q, k, v = (
+            p.unflatten(-1, (heads, -1)).transpose(1, 2) for p in block.attn.qkv(block.norm1(x)).chunk(3, dim=-1)
+        )
         x = x + block.attn.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         x = x + block.mlp.fc2(F.gelu(block.mlp.fc1(block.norm2(x))))
         return x[:, :count]

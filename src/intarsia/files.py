@@ -38,7 +38,9 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL_DISK:
             free = shutil.disk_usage(path.parent if path.parent.exists() else Path.cwd()).free
-            raise VaultError(f"{path}: no space left on the disk ({free >> 20} MiB free); free some room, then run again") from error
+            raise VaultError(
+                f"{path}: no space left on the disk ({free >> 20} MiB free); free some room, then run again"
+            ) from error
         raise VaultError(f"{path}: cannot be written ({os.strerror(error.errno or 0)})") from error
 
 
@@ -71,7 +73,9 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    write_atomic(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+    write_atomic(
+        path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    )
 
 
 def read_json(path: Path) -> dict[str, object]:
@@ -85,7 +89,9 @@ def read_json(path: Path) -> dict[str, object]:
     except FileNotFoundError as error:
         raise CorruptError(f"{path}: missing; this folder is not complete") from error
     except (ValueError, UnicodeDecodeError) as error:
-        raise CorruptError(f"{path}: not valid JSON ({error}); restore it from a backup or remove the folder") from error
+        raise CorruptError(
+            f"{path}: not valid JSON ({error}); restore it from a backup or remove the folder"
+        ) from error
     if not isinstance(value, dict):
         raise CorruptError(f"{path}: holds a JSON {type(value).__name__}, expected an object")
     return value
@@ -116,7 +122,9 @@ def load_tensors(path: Path, *, digest: str | None = None) -> dict[str, Tensor]:
         raise CorruptError(f"{path}: missing; its record expects it") from error
     found = digest_of(data)
     if digest is not None and found != digest:
-        raise CorruptError(f"{path}: sha256 is {found[:16]}…, its record says {digest[:16]}…; restore it or train it again")
+        raise CorruptError(
+            f"{path}: sha256 is {found[:16]}…, its record says {digest[:16]}…; restore it or train it again"
+        )
     try:
         return safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:

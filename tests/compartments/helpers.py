@@ -29,7 +29,10 @@ def tiny_backbone(*, labels: tuple[str, ...] = (), seed: int = 0) -> Backbone:
     network = UViT(config)
     with torch.no_grad():
         for name, p in network.named_parameters():
-            p.copy_(keyed_normal(p.shape, "test backbone", seed, name) * 0.3 + (1.0 if "norm" in name and p.ndim == 1 else 0.0))
+            p.copy_(
+                keyed_normal(p.shape, "test backbone", seed, name) * 0.3
+                + (1.0 if "norm" in name and p.ndim == 1 else 0.0)
+            )
     return Backbone(network, Cosine(), labels=labels)
 
 

@@ -45,7 +45,10 @@ def plain_prompted(network: UViT, x: Tensor, timesteps: Tensor, prompts: dict[st
             tokens = block.skip_linear(torch.cat([tokens, skip], dim=-1))
         count, dim = tokens.shape[1], network.config.dim
         x = torch.cat([tokens, prompts[block.name]], dim=1)
-        q, k, v = (p.unflatten(-1, (network.config.heads, -1)).transpose(1, 2) for p in block.attn.qkv(block.norm1(x)).split(dim, -1))
+        q, k, v = (
+            p.unflatten(-1, (network.config.heads, -1)).transpose(1, 2)
+            for p in block.attn.qkv(block.norm1(x)).split(dim, -1)
+        )
         x = x + block.attn.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         x = x + block.mlp.fc2(F.gelu(block.mlp.fc1(block.norm2(x))))
         return x[:, :count]
@@ -105,16 +108,21 @@ def test_a_parallel_adapter_adds_to_each_feedforward() -> None:
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not isinstance(kind, FullCopy)], ids=lambda kind: kind.name)
 def test_a_fresh_adapter_of_zero_effect_changes_nothing(kind: Kind) -> None:
     network, (x, t) = tiny_backbone().network, batch()
-    pieces = kind.pieces(network, kind.initial(network, classes=2, seed=3)).of_rows(torch.zeros(len(x), dtype=torch.int64))
+    pieces = kind.pieces(network, kind.initial(network, classes=2, seed=3)).of_rows(
+        torch.zeros(len(x), dtype=torch.int64)
+    )
     changed = network(x, t, adaptation=Adapted([(pieces, len(x))]))
     assert torch.equal(changed, network(x, t)) == isinstance(kind, Lora | Parallel)
 
 
 def test_rows_of_one_batch_may_belong_to_different_compartments() -> None:
     network, (x, t) = tiny_backbone().network, batch(9)
-    members = [(kind.pieces(network, random_params(kind, network, seed=k)), rows) for k, (kind, rows) in enumerate(
-        [(Lora(rank=2), 2), (DeepPrompts(tokens=3), 3), (Parallel(width=4), 1), (Lora(rank=3, scale=0.5), 2)]
-    )]
+    members = [
+        (kind.pieces(network, random_params(kind, network, seed=k)), rows)
+        for k, (kind, rows) in enumerate(
+            [(Lora(rank=2), 2), (DeepPrompts(tokens=3), 3), (Parallel(width=4), 1), (Lora(rank=3, scale=0.5), 2)]
+        )
+    ]
     members.append((Pieces(), 1))
     together = network(x, t, adaptation=Adapted(members))
     start = 0
@@ -137,7 +145,9 @@ def test_the_start_depends_on_the_seed_alone() -> None:
     first = kind.initial(network, classes=0, seed=5)
     torch.manual_seed(2)
     assert all(torch.equal(p, first[name]) for name, p in kind.initial(network, classes=0, seed=5).items())
-    assert not torch.equal(first["mid_block.attn.qkv.lora_A"], kind.initial(network, classes=0, seed=6)["mid_block.attn.qkv.lora_A"])
+    assert not torch.equal(
+        first["mid_block.attn.qkv.lora_A"], kind.initial(network, classes=0, seed=6)["mid_block.attn.qkv.lora_A"]
+    )
 
 
 def test_bad_settings_are_named() -> None:

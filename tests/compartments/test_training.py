@@ -36,7 +36,9 @@ def test_partners_change_no_byte(kind: Kind) -> None:
     assert tensors_to_bytes(mine.params | {f"average.{name}": p for name, p in mine.average.items()}) == alone
 
 
-@pytest.mark.parametrize("kind", [Lora(rank=2), DeepPrompts(tokens=2, per_class=True), FullCopy()], ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    "kind", [Lora(rank=2), DeepPrompts(tokens=2, per_class=True), FullCopy()], ids=lambda kind: kind.name
+)
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_resumed_equals_uninterrupted(kind: Kind, stop: int, tmp_path: Path) -> None:
     backbone, data, settings = tiny_backbone(), toy_data("first"), quick(kind, slices=2)
@@ -77,17 +79,25 @@ def test_slices_open_one_after_the_other(tmp_path: Path) -> None:
     without = TrainData("first", data.latents[kept], [data.ids[k] for k in kept], [data.labels[k] for k in kept])
     trained(backbone, data, settings, tmp_path / "with")
     trained(backbone, without, settings, tmp_path / "without")
-    same = [(tmp_path / "with" / f"slice-{r}.safetensors").read_bytes() == (tmp_path / "without" / f"slice-{r}.safetensors").read_bytes() for r in (1, 2, 3)]
+    same = [
+        (tmp_path / "with" / f"slice-{r}.safetensors").read_bytes()
+        == (tmp_path / "without" / f"slice-{r}.safetensors").read_bytes()
+        for r in (1, 2, 3)
+    ]
     assert same == [True, True, False]
 
     again = Trainee(backbone, without, settings, tmp_path / "with")
     assert again.restore("slice-2")
     for _ in train([again]):
         pass
-    assert (tmp_path / "with" / "state.safetensors").read_bytes() == (tmp_path / "without" / "state.safetensors").read_bytes()
+    assert (tmp_path / "with" / "state.safetensors").read_bytes() == (
+        tmp_path / "without" / "state.safetensors"
+    ).read_bytes()
 
 
-@pytest.mark.parametrize("kind", [Lora(rank=4), DeepPrompts(tokens=4), Parallel(width=8), FullCopy()], ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    "kind", [Lora(rank=4), DeepPrompts(tokens=4), Parallel(width=8), FullCopy()], ids=lambda kind: kind.name
+)
 def test_training_learns(kind: Kind) -> None:
     backbone, data = tiny_backbone(), toy_data("first", 4)
     trainee = Trainee(backbone, data, quick(kind, steps=80, rows=16, lr=0.01))

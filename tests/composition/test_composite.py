@@ -51,7 +51,9 @@ class ExactMember:
 def mixture(*means: float, std: float = 0.2) -> GaussianMixture:
     centre = torch.tensor(means, dtype=torch.float64)[:, None].repeat(1, 2)
     covariance = (std**2 * torch.eye(2, dtype=torch.float64)).repeat(len(means), 1, 1)
-    return GaussianMixture.from_moments(torch.full((len(means),), 1 / len(means), dtype=torch.float64), centre, covariance)
+    return GaussianMixture.from_moments(
+        torch.full((len(means),), 1 / len(means), dtype=torch.float64), centre, covariance
+    )
 
 
 def members(counts: Sequence[int] = (100, 100)) -> list[ExactMember]:
@@ -139,7 +141,11 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
         torch.testing.assert_close(twelve[9:10], alone, rtol=1e-5, atol=1e-6)
         exactly = draw(model, 12, seed=7, steps=8, batch_invariant=True)
         fewer = sample(
-            model, 3, SampleSettings(steps=8, seed=7, spacing="log_snr", batch_invariant=True), decode=lambda x: x, first=9
+            model,
+            3,
+            SampleSettings(steps=8, seed=7, spacing="log_snr", batch_invariant=True),
+            decode=lambda x: x,
+            first=9,
         ).images
         assert torch.equal(exactly[9:12], fewer)
 
@@ -182,7 +188,9 @@ def test_the_result_says_what_was_realised() -> None:
     result = sample(model, 50, SampleSettings(steps=12, batch=20), decode=lambda x: x)
     assert result.weights.shape == (12, 50, 2)
     assert result.times[0] == 1
-    torch.testing.assert_close(result.weights[0].double(), default_prior(model.members).expand(50, 2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        result.weights[0].double(), default_prior(model.members).expand(50, 2), atol=1e-6, rtol=0
+    )
     assert result.shares.sum().item() == pytest.approx(1)
     assert bool(((result.calls >= 12) & (result.calls <= 24)).all())
     assert result.report()["sources"]["left"]["prior"] == 0.75

@@ -20,11 +20,15 @@ def turn(rows: int, call: int = 0, seed: int = 0, first: int = 0) -> Turn:
 @st.composite
 def weights(draw: st.DrawFn) -> Tensor:
     rows, sources = draw(st.integers(1, 6)), draw(st.integers(1, 130))
-    logits = torch.randn(rows, sources, generator=torch.Generator().manual_seed(draw(st.integers(0, 2**30)))) * draw(st.sampled_from([0, 1, 20]))
+    logits = torch.randn(rows, sources, generator=torch.Generator().manual_seed(draw(st.integers(0, 2**30)))) * draw(
+        st.sampled_from([0, 1, 20])
+    )
     return logits.double().softmax(dim=1)
 
 
-@given(weights(), st.sampled_from(["full", "top_k:1", "top_k:2", "threshold:0.01", "threshold:0.3", "ancestral", "random"]))
+@given(
+    weights(), st.sampled_from(["full", "top_k:1", "top_k:2", "threshold:0.01", "threshold:0.3", "ancestral", "random"])
+)
 def test_rows_sum_to_one_and_stay_positive(w: Tensor, name: str) -> None:
     realised = routing_from(name)(w, w, turn(len(w)))
     assert realised.shape == w.shape
@@ -55,7 +59,12 @@ def test_draws_follow_the_prior_and_stay_with_their_image() -> None:
 
 def test_drawn_takes_the_interval_of_the_number() -> None:
     p = torch.tensor([[0.2, 0.0, 0.8]] * 4, dtype=torch.float64)
-    assert drawn(p, torch.tensor([0.0, 0.19, 0.21, 0.999999], dtype=torch.float64)).argmax(dim=1).tolist() == [0, 0, 2, 2]
+    assert drawn(p, torch.tensor([0.0, 0.19, 0.21, 0.999999], dtype=torch.float64)).argmax(dim=1).tolist() == [
+        0,
+        0,
+        2,
+        2,
+    ]
 
 
 def test_names() -> None:

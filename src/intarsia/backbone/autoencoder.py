@@ -31,7 +31,9 @@ class AutoencoderConfig:
         if not self.widths:
             raise SettingsError("widths is empty: an autoencoder needs at least one resolution")
         if self.image_size % self.factor:
-            raise SettingsError(f"image_size {self.image_size} is not a multiple of {self.factor}, given widths {self.widths}")
+            raise SettingsError(
+                f"image_size {self.image_size} is not a multiple of {self.factor}, given widths {self.widths}"
+            )
 
     @property
     def factor(self) -> int:

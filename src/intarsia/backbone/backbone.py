@@ -19,7 +19,15 @@ from intarsia.backbone.precision import PRECISIONS
 from intarsia.backbone.uvit import PLAIN, Adaptation, UViT, UViTConfig
 from intarsia.diffusion import Schedule, expand, schedule_from, to_x0
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
-from intarsia.files import canonical_json, digest_of, load_tensors, read_json, save_tensors, tensors_to_bytes, write_json
+from intarsia.files import (
+    canonical_json,
+    digest_of,
+    load_tensors,
+    read_json,
+    save_tensors,
+    tensors_to_bytes,
+    write_json,
+)
 
 NETWORK_FILE = "network.safetensors"
 AUTOENCODER_FILE = "autoencoder.safetensors"
@@ -50,10 +58,14 @@ class Backbone:
         config = self.network.config
         table = len(self.labels) + 1 if self.labels else 0
         if config.num_classes != table:
-            raise SettingsError(f"{len(self.labels)} labels need a label table of {table} rows, it has {config.num_classes}")
+            raise SettingsError(
+                f"{len(self.labels)} labels need a label table of {table} rows, it has {config.num_classes}"
+            )
         latent = (config.channels, config.image_size, config.image_size)
         if self.autoencoder and self.autoencoder.latent_shape != latent:
-            raise SettingsError(f"the autoencoder makes latents {self.autoencoder.latent_shape}, the network takes {latent}")
+            raise SettingsError(
+                f"the autoencoder makes latents {self.autoencoder.latent_shape}, the network takes {latent}"
+            )
         for module in (self.network, self.autoencoder):
             if module is not None:
                 module.eval().requires_grad_(False)
@@ -118,7 +130,9 @@ class Backbone:
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, *image_shape) in [-1, 1] to latents (B, *latent_shape), in blocks of fixed size."""
         if tuple(images.shape[1:]) != self.image_shape:
-            raise IncompatibleError(f"images are {tuple(images.shape[1:])}, this backbone takes {self.image_shape}; resize them")
+            raise IncompatibleError(
+                f"images are {tuple(images.shape[1:])}, this backbone takes {self.image_shape}; resize them"
+            )
         if self.autoencoder is None:
             return images
         with torch.no_grad():
@@ -155,7 +169,10 @@ class Backbone:
     @cached_property
     def digests(self) -> dict[str, str]:
         """sha256 of the parts that members of a composition must share."""
-        parts = {"network": digest_of(tensors_to_bytes(self.network.state_dict())), "process": self.schedule.fingerprint()}
+        parts = {
+            "network": digest_of(tensors_to_bytes(self.network.state_dict())),
+            "process": self.schedule.fingerprint(),
+        }
         if self.autoencoder is not None:
             parts["latent_space"] = digest_of(tensors_to_bytes(self.autoencoder.state_dict()))
         return parts
@@ -171,7 +188,13 @@ class Backbone:
         files = {NETWORK_FILE: save_tensors(folder / NETWORK_FILE, pack(self.network.state_dict()))}
         if self.autoencoder is not None:
             files[AUTOENCODER_FILE] = save_tensors(folder / AUTOENCODER_FILE, pack(self.autoencoder.state_dict()))
-        record = {"format": 1, "settings": self.settings(), "files": files, "digest": self.digest, "record": dict(self.record)}
+        record = {
+            "format": 1,
+            "settings": self.settings(),
+            "files": files,
+            "digest": self.digest,
+            "record": dict(self.record),
+        }
         write_json(folder / RECORD_FILE, record)
 
     @classmethod
@@ -202,7 +225,11 @@ class Backbone:
                 record=stored["record"],
             )
         except (KeyError, TypeError, ValueError, RuntimeError, SettingsError) as error:
-            raise CorruptError(f"{folder / RECORD_FILE}: not a backbone's record ({error}); restore the folder") from error
+            raise CorruptError(
+                f"{folder / RECORD_FILE}: not a backbone's record ({error}); restore the folder"
+            ) from error
         if backbone.digest != stored.get("digest"):
-            raise CorruptError(f"{folder / RECORD_FILE}: its settings are not those it was saved with; restore the folder")
+            raise CorruptError(
+                f"{folder / RECORD_FILE}: its settings are not those it was saved with; restore the folder"
+            )
         return backbone

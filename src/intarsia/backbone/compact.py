@@ -55,6 +55,10 @@ def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def unpack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What `pack` was given, in float32."""
-    plain = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items() if not name.endswith((CODES, SCALES))}
+    plain = {
+        name: t.float() if t.is_floating_point() else t
+        for name, t in tensors.items()
+        if not name.endswith((CODES, SCALES))
+    }
     coded = [name.removesuffix(CODES) for name in tensors if name.endswith(CODES)]
     return plain | {name: _decoded(tensors[name + CODES], tensors[name + SCALES]) for name in coded}

@@ -25,7 +25,9 @@ def build_optimisers(name: str, module: nn.Module, *, lr: float, weight_decay: f
         (matrices if name == "muon" and p.ndim == 2 and inside else rest).append(p)
     optimisers: list[torch.optim.Optimizer] = []
     if matrices:
-        muon = torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+        muon = torch.optim.Muon(
+            matrices, lr=lr, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        )
         optimisers.append(muon)
     optimisers.append(torch.optim.AdamW(rest, lr=lr, weight_decay=weight_decay, betas=(0.9, 0.99)))
     return optimisers

@@ -75,7 +75,9 @@ class _Run:
         precision = resolve_precision(settings.precision)
         self.params = MasterParams(module, precision)
         self.dtype = PRECISIONS[precision]
-        self.optimisers = build_optimisers(settings.optimiser, module, lr=settings.lr, weight_decay=settings.weight_decay)
+        self.optimisers = build_optimisers(
+            settings.optimiser, module, lr=settings.lr, weight_decay=settings.weight_decay
+        )
         self.average = {name: p.detach().clone() for name, p in module.named_parameters()}
         self.done = self._restore()
 

@@ -45,7 +45,9 @@ class UViTConfig:
         if self.dim % self.heads:
             raise SettingsError(f"dim {self.dim} is not a multiple of heads {self.heads}")
         if self.depth % 2 == 0:
-            raise SettingsError(f"depth {self.depth} is even: a U-ViT has as many blocks before as after its middle one")
+            raise SettingsError(
+                f"depth {self.depth} is even: a U-ViT has as many blocks before as after its middle one"
+            )
         if self.num_classes and self.context_tokens:
             raise SettingsError("a U-ViT takes labels or text states, not both")
 

@@ -39,7 +39,9 @@ class Pieces:
             return self
         if rows is None:
             raise SettingsError("prompts per class need the class of each image; this compartment has no classes")
-        return replace(self, prefix={block: (keys[rows], values[rows]) for block, (keys, values) in self.prefix.items()})
+        return replace(
+            self, prefix={block: (keys[rows], values[rows]) for block, (keys, values) in self.prefix.items()}
+        )
 
 
 class AdapterKind(Protocol):
@@ -125,7 +127,9 @@ class DeepPrompts:
 
     def pieces(self, network: UViT, params: Params) -> Pieces:
         blocks = network.config.blocks
-        return Pieces(prefix={block: prompt_keys_values(network, block, params[f"{block}.prompts"]) for block in blocks})
+        return Pieces(
+            prefix={block: prompt_keys_values(network, block, params[f"{block}.prompts"]) for block in blocks}
+        )
 
 
 def prompt_keys_values(network: UViT, block: str, prompts: Tensor) -> tuple[Tensor, Tensor]:
@@ -229,7 +233,9 @@ class Adapted:
     def attend(self, block: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if not any(block in pieces.prefix for pieces, _ in self._groups):
             return attention(q, k, v)
-        return torch.cat([_attend(pieces.prefix.get(block), q[rows], k[rows], v[rows]) for pieces, rows in self._groups])
+        return torch.cat(
+            [_attend(pieces.prefix.get(block), q[rows], k[rows], v[rows]) for pieces, rows in self._groups]
+        )
 
     def feedforward(self, block: str, x: Tensor, y: Tensor) -> Tensor:
         for pieces, rows in self._groups:

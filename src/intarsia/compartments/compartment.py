@@ -1,9 +1,9 @@
 """A compartment on disk: one folder that holds all that was learned from one source, and nothing else does.
 
-    adapter_model.safetensors   the adapter; in peft's layout where the kind is LoRA
-    adapter_config.json         peft's configuration, LoRA only
-    router.safetensors          the source's own part of the mixture weights
-    compartment.json            what it was trained on, with, and how; digests of the files above
+adapter_model.safetensors   the adapter; in peft's layout where the kind is LoRA
+adapter_config.json         peft's configuration, LoRA only
+router.safetensors          the source's own part of the mixture weights
+compartment.json            what it was trained on, with, and how; digests of the files above
 """
 
 from __future__ import annotations
@@ -123,12 +123,16 @@ class Compartment:
                 environment=stored["environment"],
             )
         except (KeyError, TypeError) as error:
-            raise CorruptError(f"{folder / RECORD_FILE}: not a compartment's record ({error}); train it again") from error
+            raise CorruptError(
+                f"{folder / RECORD_FILE}: not a compartment's record ({error}); train it again"
+            ) from error
 
     @property
     def digest(self) -> str:
         """One sha256 over record and tensors: two compartments with equal digests are the same bytes."""
-        tensors = {f"adapter.{k}": v for k, v in self.params.items()} | {f"router.{k}": v for k, v in self.router.items()}
+        tensors = {f"adapter.{k}": v for k, v in self.params.items()} | {
+            f"router.{k}": v for k, v in self.router.items()
+        }
         parts = {k: digest_of(v.detach().cpu().contiguous().numpy().tobytes()) for k, v in tensors.items()}
         return digest_of(canonical_json(self.record() | {"tensors": parts}))
 
@@ -146,7 +150,9 @@ def peft_config(lora: Lora) -> dict[str, Any]:
         "modules_to_save": None,
         "peft_type": "LORA",
         "r": lora.rank,
-        "target_modules": r"(in_blocks\.\d+|mid_block|out_blocks\.\d+)\.(" + "|".join(t.replace(".", r"\.") for t in lora.targets) + ")",
+        "target_modules": r"(in_blocks\.\d+|mid_block|out_blocks\.\d+)\.("
+        + "|".join(t.replace(".", r"\.") for t in lora.targets)
+        + ")",
         "task_type": None,
         "use_rslora": False,
     }

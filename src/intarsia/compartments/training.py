@@ -52,7 +52,9 @@ class TrainSettings:
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected at least 1")
         if self.steps % self.slices:
-            raise SettingsError(f"{self.steps} steps cannot be split evenly over {self.slices} slices; change one of them")
+            raise SettingsError(
+                f"{self.steps} steps cannot be split evenly over {self.slices} slices; change one of them"
+            )
         if not 0 <= self.label_dropout < 1 or not 0 <= self.ema < 1 or not 0 < self.cooldown <= 1:
             raise SettingsError("label_dropout and ema must lie in [0, 1), cooldown in (0, 1]")
 
@@ -129,7 +131,9 @@ class Trainee:
         settings, number = self.settings, self.done
         chosen = [places[k] for k in draw_rows(keys, number, settings.rows)]
         draws = draw_noise([self.data.ids[k] for k in chosen], settings.seed, number, self.data.latents.shape[1:])
-        x_t, wanted = noised(self.data.latents[chosen], draws.t, draws.eps, self.backbone.schedule, self.backbone.prediction)
+        x_t, wanted = noised(
+            self.data.latents[chosen], draws.t, draws.eps, self.backbone.schedule, self.backbone.prediction
+        )
         labels = [None if draws.coin[j] < settings.label_dropout else self.data.labels[k] for j, k in enumerate(chosen)]
         working = {name: p.to(self.dtype).requires_grad_() for name, p in self.params.items()}
         predicted = self._forward(working, x_t, draws.t, labels)
@@ -179,11 +183,17 @@ class Trainee:
             for index, key in enumerate(self.params):
                 self.params[key].copy_(tensors[f"params.{key}"])
                 self.average[key].copy_(tensors[f"average.{key}"])
-                moments = {m: tensors[f"adam.{key}.{m}"] for m in ("step", "exp_avg", "exp_avg_sq") if f"adam.{key}.{m}" in tensors}
+                moments = {
+                    m: tensors[f"adam.{key}.{m}"]
+                    for m in ("step", "exp_avg", "exp_avg_sq")
+                    if f"adam.{key}.{m}" in tensors
+                }
                 state |= {index: moments} if moments else {}
             self.done = int(tensors["done"])
         except (KeyError, RuntimeError) as error:
-            raise CorruptError(f"{path}: not a checkpoint of this compartment ({error}); remove it to train afresh") from error
+            raise CorruptError(
+                f"{path}: not a checkpoint of this compartment ({error}); remove it to train afresh"
+            ) from error
         self._optimiser.load_state_dict(self._optimiser.state_dict() | {"state": state})
         return True
 
@@ -204,7 +214,9 @@ def train(trainees: Sequence[Trainee], *, save_every: int = 100) -> Iterator[Tra
     """
     threads = {trainee.settings.threads for trainee in trainees}
     if len(threads) > 1:
-        raise SettingsError(f"compartments that train together must use one number of threads, found {sorted(map(str, threads))}")
+        raise SettingsError(
+            f"compartments that train together must use one number of threads, found {sorted(map(str, threads))}"
+        )
     waiting = [trainee for trainee in trainees if trainee.done < trainee.settings.steps]
     while waiting:
         for trainee in waiting:

@@ -124,7 +124,11 @@ class CompositeRun:
     # paper eq. 5 / Proposition 3.1: sum_i w_i x0_hat_i, each member called only for the images where its weight is not 0
     def _mix(self, x_t: Tensor, t: Tensor, realised: list[Tensor]) -> list[Tensor]:
         rows_of = [w.shape[0] for w in realised]
-        weights, x, times = torch.cat(realised), x_t.repeat(len(realised), *[1] * (x_t.ndim - 1)), t.repeat(len(realised))
+        weights, x, times = (
+            torch.cat(realised),
+            x_t.repeat(len(realised), *[1] * (x_t.ndim - 1)),
+            t.repeat(len(realised)),
+        )
         labels = [label for branch in self._branches for label in branch.labels]
         out = torch.zeros_like(x)
         for i, member in enumerate(self.model.members):

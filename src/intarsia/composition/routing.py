@@ -89,7 +89,9 @@ class Threshold:
 
     def __post_init__(self) -> None:
         if not 0 <= self.at <= 0.5:
-            raise SettingsError(f"threshold {self.at}: expected a weight in [0, 0.5]; above that an image may have no member")
+            raise SettingsError(
+                f"threshold {self.at}: expected a weight in [0, 0.5]; above that an image may have no member"
+            )
 
     def __call__(self, weights: Tensor, prior: Tensor, turn: Turn) -> Tensor:
         # With more than 1 / at members all could fall below; the largest always stays.

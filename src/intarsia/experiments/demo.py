@@ -42,7 +42,9 @@ class Stage:
     def timetable(self, note: str = "") -> Table:
         rows = [(title, f"{seconds:.1f} s") for title, seconds in self.seconds.items()]
         total = ("together", f"{sum(self.seconds.values()):.1f} s")
-        return Table("Seconds of each phase", ("phase", "time"), [*rows, total], f"{torch.get_num_threads()} threads. {note}")
+        return Table(
+            "Seconds of each phase", ("phase", "time"), [*rows, total], f"{torch.get_num_threads()} threads. {note}"
+        )
 
 
 def run_demo(
@@ -67,7 +69,9 @@ def run_demo(
     if data not in ("digits", "emoji"):
         raise UnknownName("demo", data, ("digits", "emoji"))
     if data == "emoji" and emoji is None:
-        raise SettingsError("the emoji demo needs its images: run 'intarsia data emoji FOLDER', then pass --emoji FOLDER")
+        raise SettingsError(
+            "the emoji demo needs its images: run 'intarsia data emoji FOLDER', then pass --emoji FOLDER"
+        )
     _clear(out)
     stage = Stage(out, seed, on_phase, on_step)
     report: Report = digits_demo(stage) if emoji is None or data == "digits" else emoji_demo(stage, emoji)
@@ -116,7 +120,8 @@ def draw(
 
 
 def clearest_change(weights: Tensor) -> int:
-    """The image, of weights (steps, N, n), whose path is most telling: decided at the end, open for longest before."""
-    decided = weights[-1].amax(dim=1)
-    open_for = (weights.amax(dim=2) < 0.8).sum(dim=0)
-    return int((open_for + 1000 * (decided > 0.95)).argmax())
+    """The image, of weights (steps, N, n), with the most telling path: open for longest, then decided once and for all."""
+    largest, owner = weights.max(dim=2)
+    settled = (owner == owner[-1]).flip(0).cumprod(dim=0).sum(dim=0)  # steps since the leader last changed
+    decided = (largest[-1] > 0.95) & (settled >= len(weights) // 2)
+    return int(((largest < 0.8).sum(dim=0) * decided).argmax())

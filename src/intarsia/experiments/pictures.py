@@ -16,18 +16,18 @@ from intarsia.errors import require
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#666666")
 
 
-def grid(images: Tensor, *, columns: int, scale: int = 1, gap: int = 1, background: int = 255) -> bytes:
-    """A PNG contact sheet of images (N, C, H, W) in [-1, 1], row by row, each pixel `scale` pixels wide."""
+def grid(images: Tensor, *, columns: int, scale: int = 1, gap: int = 2, background: int = 255) -> bytes:
+    """A PNG contact sheet of images (N, C, H, W) in [-1, 1], row by row, each enlarged smoothly `scale` times."""
     pixels = to_uint8(images)
-    count, height, width, channels = pixels.shape
-    rows = -(-count // columns)
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), background, dtype=np.uint8)
+    side = pixels.shape[1] * scale
+    rows = -(-len(pixels) // columns)
+    sheet = Image.new("RGB", (columns * (side + gap) - gap, rows * (side + gap) - gap), (background,) * 3)
     for k, image in enumerate(pixels):
-        top, left = k // columns * (height + gap), k % columns * (width + gap)
-        sheet[top : top + height, left : left + width] = image
-    picture = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
-    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-    return png(picture)
+        picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).resize(
+            (side, side), Image.Resampling.BICUBIC
+        )
+        sheet.paste(picture, (k % columns * (side + gap), k // columns * (side + gap)))
+    return png(sheet)
 
 
 def png(picture: Image.Image) -> bytes:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import torch
 
-from intarsia.backbone import Augmentation, Backbone, PretrainSettings, TrainStep, build, pretrain, pretrain_autoencoder
+from intarsia.backbone import Augmentation, PretrainSettings, TrainStep, build, pretrain, pretrain_autoencoder
 from intarsia.data import Source
 from intarsia.data.collections.emoji import load_emoji
 from intarsia.data.collections.letters import letters
@@ -41,7 +41,9 @@ def _letters(folder: Path | None) -> Source:
 
 def _emoji(folder: Path | None) -> Source:
     if folder is None:
-        raise SettingsError("this recipe's core set is emoji: run 'intarsia data emoji FOLDER', then pass --data FOLDER")
+        raise SettingsError(
+            "this recipe's core set is emoji: run 'intarsia data emoji FOLDER', then pass --data FOLDER"
+        )
     return merged("emoji-core", load_emoji(folder, EMOJI_CORE, 32))
 
 
@@ -81,7 +83,13 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 steps=2500, batch=64, lr=2e-3, warmup=100, ema=0.998, augmentation=Augmentation(mirror=True)
             ),
             network=PretrainSettings(
-                steps=20_000, batch=128, lr=3e-3, optimiser="muon", warmup=100, variants=8, augmentation=Augmentation(mirror=True)
+                steps=20_000,
+                batch=128,
+                lr=3e-3,
+                optimiser="muon",
+                warmup=100,
+                variants=8,
+                augmentation=Augmentation(mirror=True),
             ),
             basis_rank=128,
             keep_samples=256,

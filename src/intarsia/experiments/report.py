@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment
-
-from intarsia import __version__
+from intarsia.errors import require
 from intarsia.files import write_atomic
 
 
@@ -79,10 +78,17 @@ class Report:
     sources: Sequence[str] = field(default_factory=tuple)
 
     def html(self) -> str:
-        """The whole page; everything in it that came from data is escaped."""
+        """The whole page; everything in it that came from data is escaped.
+
+        Raises:
+            MissingExtra: jinja2 is not installed.
+        """
         template = files("intarsia.experiments").joinpath("templates/report.html").read_text(encoding="utf-8")
-        environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        return environment.from_string(template).render(report=self, version=__version__)
+        environment = require("jinja2", "experiments").Environment(
+            autoescape=True, trim_blocks=True, lstrip_blocks=True
+        )
+        text: str = environment.from_string(template).render(report=self, version=version("intarsia"))
+        return text
 
     def write(self, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
