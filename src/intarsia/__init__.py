@@ -10,14 +10,90 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from intarsia.backbone import Backbone
+    from intarsia.compartments import Compartment, DeepPrompts, FullCopy, Lora, Parallel, TrainSettings
+    from intarsia.composition import (
+        Ancestral,
+        CompositeDenoiser,
+        Full,
+        Gaussian,
+        Joint,
+        Prior,
+        Prototype,
+        Random,
+        Reference,
+        Result,
+        SampleSettings,
+        Threshold,
+        TopK,
+        Uniform,
+        sample,
+    )
+    from intarsia.data import Manifest, Source
     from intarsia.errors import IntarsiaError
+    from intarsia.vault import Vault
 
-__all__ = ["IntarsiaError", "__version__"]
+__all__ = [
+    "Ancestral",
+    "Backbone",
+    "Compartment",
+    "CompositeDenoiser",
+    "DeepPrompts",
+    "Full",
+    "FullCopy",
+    "Gaussian",
+    "IntarsiaError",
+    "Joint",
+    "Lora",
+    "Manifest",
+    "Parallel",
+    "Prior",
+    "Prototype",
+    "Random",
+    "Reference",
+    "Result",
+    "SampleSettings",
+    "Source",
+    "Threshold",
+    "TopK",
+    "TrainSettings",
+    "Uniform",
+    "Vault",
+    "__version__",
+    "sample",
+]
 
 __version__ = "0.1.0"
 
 # Where each public name lives. A test holds this table, the imports above and `__all__` together.
-_HOMES = {"IntarsiaError": "intarsia.errors"}
+_HOMES = {
+    "Ancestral": "intarsia.composition",
+    "Backbone": "intarsia.backbone",
+    "Compartment": "intarsia.compartments",
+    "CompositeDenoiser": "intarsia.composition",
+    "DeepPrompts": "intarsia.compartments",
+    "Full": "intarsia.composition",
+    "FullCopy": "intarsia.compartments",
+    "Gaussian": "intarsia.composition",
+    "IntarsiaError": "intarsia.errors",
+    "Joint": "intarsia.composition",
+    "Lora": "intarsia.compartments",
+    "Manifest": "intarsia.data",
+    "Parallel": "intarsia.compartments",
+    "Prior": "intarsia.composition",
+    "Prototype": "intarsia.composition",
+    "Random": "intarsia.composition",
+    "Reference": "intarsia.composition",
+    "Result": "intarsia.composition",
+    "SampleSettings": "intarsia.composition",
+    "Source": "intarsia.data",
+    "Threshold": "intarsia.composition",
+    "TopK": "intarsia.composition",
+    "TrainSettings": "intarsia.compartments",
+    "Uniform": "intarsia.composition",
+    "Vault": "intarsia.vault",
+    "sample": "intarsia.composition",
+}
 
 
 def __getattr__(name: str) -> object:
