@@ -93,6 +93,7 @@ def test_report_has_the_floor_at_equal_counts():
     real, held_out, samples = features(80, 4, "real"), features(60, 4, "held out"), features(90, 4, "samples") + 1
     report = feature_report(samples, real, network="toy", held_out=held_out, settings=FEW)
     assert (report.name, report.count, report.reference_count) == ("FD-toy", 60, 80)
+    assert report.fd.value != pytest.approx(by_scipy(samples, real), rel=1e-3), "all samples were used"
     assert report.fd_floor is not None
     assert report.fd_floor.value == pytest.approx(by_scipy(held_out, real), rel=1e-6)
     assert report.fd_floor.high < report.fd.low

@@ -4,10 +4,10 @@ A plain distance calls every white square a copy of every other. Carlini et al. 
 divide by the mean distance to the nearest k: a copy is much closer to one image than to its next neighbours. What
 "much" means is set by real images that nobody trained on, of which one in a hundred is flagged.
 
-The test is only as sharp as the data: where a set holds families of nearly equal drawings, a held-out member is as close
-to its sister as a copy is, and the threshold falls. With half of a set for training, copies with noise of 0.05 were found
-always (digits at 8 px, Twemoji and OpenMoji at 32 px) or in 65 of 100 cases (Fluent 3D, which has such families). Copies
-moved by a fraction of a pixel are missed between pixels; look for those in a feature space.
+The test is only as sharp as the data: where a set holds families of nearly equal drawings, a held-out member is as
+close to its sister as a copy is, and the threshold falls. With half of a set for training, copies under noise of 0.05
+were found always (digits at 8 px, Twemoji and OpenMoji at 32 px) or in 65 of 100 cases (Fluent 3D, which has such
+families). Copies that moved by half a pixel are missed.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class GaussianSettings:
     """
 
     components: tuple[int, ...] = (1, 2, 4, 8)
-    pseudo_counts: tuple[float, ...] = (10.0, 30.0, 100.0, 300.0)
+    pseudo_counts: tuple[float, ...] = (10.0, 30.0, 100.0, 300.0, 1000.0)
     ridge: float = 0.01
     rounds: int = 20
     holdout: float = 0.2
