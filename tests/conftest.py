@@ -65,7 +65,7 @@ def _steady_state() -> Iterator[None]:
     np.random.seed(0)
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    dtype, deterministic = torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled()
+    dtype, deterministic = torch.get_default_dtype(), torch.get_deterministic_debug_mode()
     yield
     torch.set_default_dtype(dtype)
-    torch.use_deterministic_algorithms(deterministic)
+    torch.set_deterministic_debug_mode(deterministic)

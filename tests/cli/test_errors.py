@@ -154,7 +154,7 @@ def test_a_bad_folder_is_refused_whole(vault: Path, tmp_path: Path, run, make: C
         ("pretrain letters --out p", "name a core set and a --preset"),
         ("pretrain letters --preset uvit-tiny-8 --recipe uvit-tiny-8 --out p", "leave CORE and --preset out"),
         ("pretrain --recipe uvit-tiny-9 --out p", "unknown recipe 'uvit-tiny-9'"),
-        ("pretrain letters --preset uvit-tiny-8 --out v", "v exists already"),
+        ("pretrain letters:100 --preset uvit-tiny-8 --steps 1 --batch 2 --out v", "v exists already"),
         ("pretrain letters:100 --preset uvit-tiny-32 --out p", "has images of 32x32 with 1 channels"),
         ("data emoji e --sources twemoij", "unknown emoji source 'twemoij'"),
         ("data letters l --count 0", "both must be at least 1"),

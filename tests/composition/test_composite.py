@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -158,6 +158,19 @@ def test_labels_decide_who_may_take_part() -> None:
     assert run.trace[0].tolist() == [[1, 0], pytest.approx([2 / 3, 1 / 3]), [0, 1], [0.5, 0.5]]
     with pytest.raises(UnknownName, match="unknown label 'cow'"):
         composed(some, Full(), "prior").run(range(1), labels=["cow"])
+
+
+def test_a_label_that_only_the_backbone_knows_says_nothing_about_the_sources() -> None:
+    some = members((300, 100))
+    some[0].classes, some[1].classes = {"cat": 300}, {"owl": 100}
+    model = replace(composed(some, Full()), vocabulary=frozenset({"newt", "cat"}))
+    x_t, t = torch.randn(6, 2, dtype=torch.float64), torch.full((6,), 0.5, dtype=torch.float64)
+    labelled, plain = model.run(range(6), labels=["newt"] * 6), model.run(range(6))
+    shown, unlabelled = labelled(x_t, t), plain(x_t, t)
+    torch.testing.assert_close(labelled.trace[0], plain.trace[0])
+    torch.testing.assert_close(shown, unlabelled + 1, msg="the members' networks see the label all the same")
+    with pytest.raises(UnknownName, match="did you mean 'newt'"):
+        model.run(range(1), labels=["newtt"])
 
 
 def test_naive_averaging_ignores_prior_and_image() -> None:

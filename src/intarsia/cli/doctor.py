@@ -24,7 +24,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "diffusers": ("accelerate", "diffusers", "peft", "transformers"),
         "dp": ("dp-accounting",),
-        "experiments": ("matplotlib", "pyarrow", "resvg_py", "scikit-learn"),
+        "experiments": ("jinja2", "matplotlib", "pyarrow", "resvg_py", "scikit-learn"),
         "ray": ("ray",),
         "serve": ("fastapi", "uvicorn"),
     }

@@ -89,13 +89,14 @@ class TrainData:
 @contextlib.contextmanager
 def deterministic(threads: int | None = None) -> Iterator[int]:
     """Only deterministic kernels and a fixed number of threads; yields that number and restores both afterwards."""
-    before, was = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=False)
+    # The debug mode is the same switch as use_deterministic_algorithms, which would import torch's compiler for seconds.
+    before, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("error")
     torch.set_num_threads(threads or before)
     try:
         yield threads or before
     finally:
-        torch.use_deterministic_algorithms(was)
+        torch.set_deterministic_debug_mode(mode)
         torch.set_num_threads(before)
 
 

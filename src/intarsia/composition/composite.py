@@ -16,13 +16,16 @@ from intarsia.composition.member import Labels, Member, shares_of
 from intarsia.composition.routing import Routing, Turn
 from intarsia.composition.weights import Weights
 from intarsia.diffusion import Schedule, expand
-from intarsia.errors import SettingsError
+from intarsia.errors import SettingsError, UnknownName
 from intarsia.routers import label_log_shares
 
 
 @dataclass(frozen=True)
 class CompositeDenoiser:
     """Members, prior, weights and routing. Immutable; `run` gives the denoiser for one batch.
+
+    `vocabulary` holds the labels that the shared backbone learned from the core. A label of it that no member ever had says
+    nothing about the sources, so weights leave it out; the members' networks see it all the same.
 
     `prior` (n,) sums to 1; `default_prior` makes it proportional to the members' sizes.
 
@@ -36,6 +39,7 @@ class CompositeDenoiser:
     routing: Routing
     schedule: Schedule
     latent_shape: tuple[int, ...]
+    vocabulary: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         names = [member.name for member in self.members]
@@ -49,6 +53,11 @@ class CompositeDenoiser:
     def names(self) -> tuple[str, ...]:
         return tuple(member.name for member in self.members)
 
+    @property
+    def labels(self) -> frozenset[str]:
+        """Labels that at least one member had."""
+        return frozenset(label for member in self.members for label in member.classes)
+
     def run(
         self, indices: Sequence[int], *, seed: int = 0, labels: Labels | None = None, guidance_scale: float = 1.0
     ) -> CompositeRun:
@@ -61,12 +70,17 @@ class CompositeDenoiser:
 
         Raises:
             SettingsError: labels of another length, or guidance without labels.
+            UnknownName: a label that neither a member nor the backbone ever had.
         """
         wanted = [None] * len(indices) if labels is None else list(labels)
         if len(wanted) != len(indices):
             raise SettingsError(f"{len(wanted)} labels for {len(indices)} images; give one each")
         if guidance_scale != 1 and any(label is None for label in wanted):
             raise SettingsError(f"guidance_scale {guidance_scale} needs a label for every image; 1 means no guidance")
+        known = self.labels | self.vocabulary
+        for label in wanted:
+            if label is not None and label not in known:
+                raise UnknownName("label", label, known)
         return CompositeRun(self, tuple(indices), seed, tuple(wanted), guidance_scale)
 
 
@@ -145,16 +159,17 @@ class _Branch:
 
     def __init__(self, model: CompositeDenoiser, labels: Labels):
         self.model, self.labels = model, labels
+        self._telling = [label if label in model.labels else None for label in labels]
         self.evidence = model.weights.start()
         self._log_prior = model.prior.double().log()
         # Without the image: lambda_i p(y | i), which is what routings that look at no weights draw from.
-        self._blind = (self._log_prior + label_log_shares(shares_of(model.members), labels)).softmax(dim=1)
+        self._blind = (self._log_prior + label_log_shares(shares_of(model.members), self._telling)).softmax(dim=1)
 
     def weights(self, x_t: Tensor, t: Tensor, turn: Turn) -> Tensor:
         """Realised weights (B, n) in the dtype of x_t."""
         weights = self._blind
         if self.model.routing.needs_weights and len(self.model.members) > 1:
-            weights = (self._log_prior + self.evidence(x_t, t, self.labels)).softmax(dim=1)
+            weights = (self._log_prior + self.evidence(x_t, t, self._telling)).softmax(dim=1)
         return self.model.routing(weights, self._blind, turn).to(x_t.dtype)
 
 

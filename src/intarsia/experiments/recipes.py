@@ -23,7 +23,7 @@ EMOJI_CORE = ("noto", "noto_v1", "emojione", "fxemoji")
 class Recipe:
     """A backbone from nothing: its core set, preset and training. `labelled` gives it the core's labels as its vocabulary.
 
-    `core` takes the folder of prepared data, None where the core is drawn on the spot. `epochs_note` goes into the record.
+    `core` takes the folder of prepared data, None where the core is drawn on the spot.
     """
 
     preset: str
@@ -44,7 +44,7 @@ def _emoji(folder: Path | None) -> Source:
         raise SettingsError(
             "this recipe's core set is emoji: run 'intarsia data emoji FOLDER', then pass --data FOLDER"
         )
-    return merged("emoji-core", load_emoji(folder, EMOJI_CORE, 32))
+    return merged("emoji-core", load_emoji(folder, EMOJI_CORE, 32, label="caption"))
 
 
 def merged(name: str, sources: list[Source]) -> Source:
@@ -84,12 +84,12 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
             network=PretrainSettings(
                 steps=20_000,
-                batch=128,
                 lr=3e-3,
                 optimiser="muon",
                 warmup=100,
+                label_dropout=0.15,
                 variants=8,
-                augmentation=Augmentation(mirror=True),
+                augmentation=Augmentation(rotate=6.0, scale=0.06, shift=0.04, share=0.5),
             ),
             basis_rank=128,
             keep_samples=256,

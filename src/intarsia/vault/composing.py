@@ -175,7 +175,10 @@ def compose(
             raise UnknownName("weights", weights, WEIGHTS)
         weights = WEIGHTS[weights](Parts(members, backbone, core, shares))
     chosen = routing_from(routing) if isinstance(routing, str) else routing
-    return CompositeDenoiser(members, shares, weights, chosen, backbone.schedule, backbone.latent_shape)
+    vocabulary = frozenset(backbone.labels)
+    return CompositeDenoiser(
+        members, shares, weights, chosen, backbone.schedule, backbone.latent_shape, vocabulary
+    )
 
 
 def given_prior(prior: Mapping[str, float], names: Sequence[str]) -> Tensor:

@@ -59,7 +59,7 @@ def load_emoji(
     size: int,
     flags: bool = False,
     *,
-    label: Literal["category", "subcategory"] = "subcategory",
+    label: Literal["caption", "category", "subcategory"] = "subcategory",
 ) -> list[Source]:
     """One source per name in `owners` (keys of `EMOJI_SOURCES`) from the Parquet files that `build_emoji` writes.
 
@@ -75,8 +75,8 @@ def load_emoji(
     for name in owners:
         if name not in EMOJI_SOURCES:
             raise UnknownName("emoji source", name, EMOJI_SOURCES)
-    if label not in ("category", "subcategory"):
-        raise UnknownName("emoji label", label, ("category", "subcategory"))
+    if label not in ("caption", "category", "subcategory"):
+        raise UnknownName("emoji label", label, ("caption", "category", "subcategory"))
     return [_load_one(Path(folder) / f"{name}_{size}.parquet", name, size, flags, label) for name in owners]
 
 
