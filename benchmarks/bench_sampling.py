@@ -1,8 +1,8 @@
-"""Composed sampling with eight compartments: ours against a plain loop over eight models, in one run, with the FD of each.
+"""Composed sampling with eight compartments: ours against a plain loop over eight models, in one run, each with its FD.
 
-Eight owners hold one digit each (0 to 7). Plain: at every step all eight models run for all images, prompt tokens through every
-layer. Ours: prompt keys and values once per run, and a member runs only for the images in which its weight is at least 0.01.
-Both use the same compartments, weights, noise, steps and precision.
+Eight owners hold one digit each (0 to 7). Plain: at every step all eight models run for all images, prompt tokens
+through every layer. Ours: prompt keys and values once per run, and a member runs only for the images in which its
+weight is at least 0.01. Both use the same compartments, weights, noise, steps and precision.
 
     python benchmarks/bench_sampling.py [--count 512] [--steps 20] [--tokens 64] [--train-steps 600]
 """
@@ -20,10 +20,10 @@ import torch
 from plain_prompts import plain_forward
 from torch import Tensor
 
-from intarsia.audit import Digits, feature_report, fit_digit_network, make_rejects, split_digits
+from intarsia.audit import DigitNetwork, Digits, feature_report, fit_digit_network, make_rejects, split_digits
 from intarsia.backbone.precision import PRECISIONS
 from intarsia.compartments import DeepPrompts, TrainSettings
-from intarsia.composition import CompartmentMember, CompositeDenoiser, Full, SampleSettings, sample
+from intarsia.composition import CompartmentMember, CompositeDenoiser, Full, Result, SampleSettings, sample
 from intarsia.data.collections.digits import digits
 from intarsia.data.collections.letters import letters
 from intarsia.diffusion import expand, to_x0
@@ -78,15 +78,17 @@ def main() -> None:
         )
         real = network.features(Digits.of(split.reference).images)
         print(
-            f"8 compartments, {options.tokens} prompt tokens, {options.count} images, {options.steps} steps, {torch.get_num_threads()} threads"
+            f"8 compartments, {options.tokens} prompt tokens, {options.count} images, {options.steps} steps, "
+            f"{torch.get_num_threads()} threads"
         )
         for precision in ("float32", "auto"):
             compare(vault, options, precision, network, real)
 
 
-def compare(vault: Vault, options: argparse.Namespace, precision: str, network: object, real: Tensor) -> None:
+def compare(vault: Vault, options: argparse.Namespace, precision: str, network: DigitNetwork, real: Tensor) -> None:
     ours = vault.compose(precision=precision)
-    plain = replace(ours.model, members=[PlainMember(member) for member in ours.model.members], routing=Full())
+    members = [member for member in ours.model.members if isinstance(member, CompartmentMember)]
+    plain = replace(ours.model, members=[PlainMember(member) for member in members], routing=Full())
     full = replace(ours.model, routing=Full())
     seconds = {}
     for name, model in (("plain loop", plain), ("ours, full", full), ("ours, threshold", ours.model)):
@@ -98,12 +100,13 @@ def compare(vault: Vault, options: argparse.Namespace, precision: str, network: 
         report = feature_report(network.features(result.images), real, network="digitnet")
         calls = result.calls.double().mean().item()
         print(
-            f"  {ours.model.members[0].precision:8} {name:16} {seconds[name]:7.2f} s  {calls:6.1f} calls per image  FD-digitnet {report.fd}"
+            f"  {members[0].precision:8} {name:16} {seconds[name]:7.2f} s  {calls:6.1f} calls per image  "
+            f"FD-digitnet {report.fd}"
         )
     print(f"  ours over the plain loop: {seconds['plain loop'] / seconds['ours, threshold']:.2f}x")
 
 
-def _draw(model: CompositeDenoiser, vault: Vault, count: int, settings: SampleSettings):
+def _draw(model: CompositeDenoiser, vault: Vault, count: int, settings: SampleSettings) -> Result:
     return sample(model, count, settings, decode=vault.backbone.decode)
 
 

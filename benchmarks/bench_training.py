@@ -1,8 +1,9 @@
 """A training step of 64 deep prompts: ours against the plain formulation, side by side in one run.
 
 Plain: prompt tokens (B, 64, D) run through every layer as further tokens and are dropped afterwards, with torch's fused
-attention. Ours: only their keys and values are computed, once for all images, and attention is written out. Both train the same
-prompts on the same frozen backbone with the same Adam; precision is the same on both sides, the gain from bf16 is shown apart.
+attention. Ours: only their keys and values are computed, once for all images, and attention is written out. Both train
+the same prompts on the same frozen backbone with the same Adam; precision is the same on both sides, the gain from bf16
+is shown apart.
 
     python benchmarks/bench_training.py [--preset uvit-tiny-32] [--rows 64] [--repeats 7]
 """
@@ -77,7 +78,8 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - begin)
     median = {name: statistics.median(times) for name, times in seconds.items()}
     print(
-        f"{options.preset}, {options.rows} rows, {TOKENS} prompt tokens, {torch.get_num_threads()} threads, median of {options.repeats}"
+        f"{options.preset}, {options.rows} rows, {TOKENS} prompt tokens, {torch.get_num_threads()} threads, "
+        f"median of {options.repeats}"
     )
     for name, value in median.items():
         print(f"  {name:16} {value * 1e3:8.1f} ms   {options.rows / value:7.1f} images/s")

@@ -1,11 +1,14 @@
-"""The paper's formulation of deep prompts, literally, for comparison: tokens run through every layer and are dropped after it."""
+"""The paper's formulation of deep prompts, literally, for comparison.
+
+Prompt tokens run through every layer and are dropped after it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from intarsia.backbone import UViT
@@ -13,9 +16,10 @@ from intarsia.backbone.uvit import Block
 
 
 def plain_forward(network: UViT, prompts: Mapping[str, Tensor], x: Tensor, timesteps: Tensor) -> Tensor:
-    """Prompts `<block>.prompts` (1, P, D) join the input of each layer and leave with its output; torch's fused attention."""
+    """Prompts `<block>.prompts` (1, P, D) join each layer's input and leave with its output; attention is torch's fused."""
 
-    def through(block: Block, tokens: Tensor, skip: Tensor | None) -> Tensor:
+    def through(block: nn.Module, tokens: Tensor, skip: Tensor | None) -> Tensor:
+        assert isinstance(block, Block)
         if skip is not None:
             tokens = block.skip_linear(torch.cat([tokens, skip], dim=-1))
         count, heads = tokens.shape[1], block.attn.heads

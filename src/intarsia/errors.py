@@ -4,7 +4,7 @@
     ├── InputError                data handed in is not what was expected (images, captions, tables, licences)
     │   └── IngestError           one or more files of a source were refused; carries every problem found
     ├── SettingsError             a setting or a combination of settings makes no sense
-    │   └── UnknownName           a name (source, preset, sampler, sample id, ...) that does not exist; lists those that do
+    │   └── UnknownName           a name (source, preset, sampler, sample id, ...) that is unknown; lists the known ones
     ├── IncompatibleError         parts that cannot work together (backbone, latent space, forward process differ)
     ├── CorruptError              stored bytes are not what their record says
     ├── ForbiddenError            the caller may not use this source

@@ -1,4 +1,7 @@
-"""Files that are whole or not there: atomic writes, digests, and tensors read only from safetensors with a checked digest."""
+"""Files that are whole or not there: atomic writes, digests, and tensors kept in safetensors.
+
+Tensors are read from nothing else, and only once their digest is checked, if there is a record of it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -22,11 +26,12 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 def digest_of(data: bytes) -> str:
+    """The sha256 of some bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 def canonical_json(value: object) -> bytes:
-    """The one byte string for a JSON value: sorted keys, no spaces, UTF-8. What fingerprints and digests are taken of."""
+    """The byte string for a JSON value, what digests and fingerprints are taken of: sorted keys, no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
@@ -73,12 +78,17 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
+    """Write a JSON value atomically, indented for people; the same value gives the same bytes.
+
+    Raises:
+        VaultError: see `write_atomic`.
+    """
     write_atomic(
         path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     )
 
 
-def read_json(path: Path) -> dict[str, object]:
+def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:

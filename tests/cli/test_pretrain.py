@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from intarsia.backbone import AutoencoderConfig, Backbone, Preset, UViTConfig, presets
-from intarsia.cli import pretraining
+from intarsia.experiments import pretraining
 from intarsia.cli.command import INTERRUPTED
 from intarsia.diffusion import Cosine
 from intarsia.experiments import recipes
@@ -30,7 +30,7 @@ def tiny_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     table["tiny-latent"] = Preset(network=latent, autoencoder=coder, **about)
     # The table is read where it is defined and, through the room's face, by the command.
     monkeypatch.setattr(presets, "PRESETS", table)
-    monkeypatch.setattr("intarsia.backbone.PRESETS", table)
+    monkeypatch.setattr(pretraining, "PRESETS", table)
 
 
 @pytest.fixture

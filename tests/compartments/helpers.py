@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import torch
 
@@ -43,6 +44,7 @@ def toy_data(name: str, count: int = 12, *, labels: tuple[str, ...] = ("a", "b")
     return TrainData(name, latents, ids, [labels[k % len(labels)] if labels else None for k in range(count)])
 
 
-def quick(adapter: Kind, **changes: object) -> TrainSettings:
+def quick(adapter: Kind, **changes: Any) -> TrainSettings:
     """Settings for a run of a second, in float32."""
-    return TrainSettings(**{"adapter": adapter, "steps": 6, "rows": 4, "precision": "float32", "threads": 1} | changes)
+    values: dict[str, Any] = {"steps": 6, "rows": 4, "precision": "float32", "threads": 1} | changes
+    return TrainSettings(adapter=adapter, **values)

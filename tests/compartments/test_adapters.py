@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from intarsia.backbone import UViT
@@ -40,7 +40,8 @@ def batch(rows: int = 5) -> tuple[Tensor, Tensor]:
 def plain_prompted(network: UViT, x: Tensor, timesteps: Tensor, prompts: dict[str, Tensor]) -> Tensor:
     """The paper's formulation, literally: prompt tokens (B, P, D) join each layer's input and leave with its output."""
 
-    def through(block: Block, tokens: Tensor, skip: Tensor | None) -> Tensor:
+    def through(block: nn.Module, tokens: Tensor, skip: Tensor | None) -> Tensor:
+        assert isinstance(block, Block)
         if skip is not None:
             tokens = block.skip_linear(torch.cat([tokens, skip], dim=-1))
         count, dim = tokens.shape[1], network.config.dim
@@ -117,11 +118,10 @@ def test_a_fresh_adapter_of_zero_effect_changes_nothing(kind: Kind) -> None:
 
 def test_rows_of_one_batch_may_belong_to_different_compartments() -> None:
     network, (x, t) = tiny_backbone().network, batch(9)
+    kinds: list[Kind] = [Lora(rank=2), DeepPrompts(tokens=3), Parallel(width=4), Lora(rank=3, scale=0.5)]
     members = [
         (kind.pieces(network, random_params(kind, network, seed=k)), rows)
-        for k, (kind, rows) in enumerate(
-            [(Lora(rank=2), 2), (DeepPrompts(tokens=3), 3), (Parallel(width=4), 1), (Lora(rank=3, scale=0.5), 2)]
-        )
+        for k, (kind, rows) in enumerate(zip(kinds, (2, 3, 1, 2), strict=True))
     ]
     members.append((Pieces(), 1))
     together = network(x, t, adaptation=Adapted(members))
@@ -151,7 +151,7 @@ def test_the_start_depends_on_the_seed_alone() -> None:
 
 
 def test_bad_settings_are_named() -> None:
-    with pytest.raises(UnknownName, match="did you mean 'attn.qkv'"):
+    with pytest.raises(UnknownName, match=r"did you mean 'attn\.qkv'"):
         Lora(targets=("attn.qk",))
     with pytest.raises(SettingsError, match="rank is 0"):
         Lora(rank=0)

@@ -1,8 +1,8 @@
-"""A small convolutional autoencoder, trained on the core set alone: the public latent space that all compartments share.
+"""A small convolutional autoencoder, trained on the core set alone: the public latent space of all compartments.
 
-The paper works in the latents of Stable Diffusion's autoencoder. At 32 px this one does the same job: image to 8x8 latents,
-every patch border and texture left to the decoder, so that the transformer learns shapes. It saw nothing but the core, so it
-is public and forgets nothing.
+The paper works in the latents of Stable Diffusion's autoencoder. At 32 px this one does the same job: image to 8x8
+latents, every patch border and texture left to the decoder, so that the transformer learns shapes. It saw nothing but
+the core, so it is public and forgets nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from intarsia.errors import SettingsError
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-    """One resolution per entry of `widths`, each half the one before; the first is half the image's (pixels are folded)."""
+    """The shape of an autoencoder.
+
+    There is one resolution per entry of `widths`, each half the one before; the first is half the image's, as pixels
+    are folded into channels.
+    """
 
     image_size: int = 32
     channels: int = 3
@@ -49,6 +53,8 @@ class AutoencoderConfig:
 
 
 class Residual(nn.Module):
+    """Two convolutions beside the identity, (B, width, H, W) to the same; the identity alone at the start."""
+
     def __init__(self, width: int):
         super().__init__()
         self.norm1, self.norm2 = nn.GroupNorm(8, width), nn.GroupNorm(8, width)
@@ -60,7 +66,10 @@ class Residual(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Images in [-1, 1] (B, C, S, S) to latents of zero mean and unit variance per channel, (B, c, S / factor, S / factor)."""
+    """Images (B, C, S, S) in [-1, 1] to latents (B, c, S / factor, S / factor) and back.
+
+    Once `normalise` has run, latents have zero mean and unit variance per channel.
+    """
 
     shift: Tensor
     scale: Tensor

@@ -1,4 +1,4 @@
-"""The public, frozen part that all compartments of a vault share: network, forward process, latent space, label names."""
+"""The public, frozen part that a vault's compartments share: network, forward process, latent space, label names."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ RECORD_FILE = "backbone.json"
 class Backbone:
     """A frozen denoiser and everything needed to use it.
 
-    `network` predicts `prediction` (one of `diffusion.PREDICTIONS`) at timesteps `t * time_scale`. With `autoencoder`, images
-    are `image_shape` and the network works on latents; without, on pixels. `labels` names the rows of the network's label
-    table, the null label excepted. `record` says how it was made.
+    `network` predicts `prediction` (one of `diffusion.PREDICTIONS`) at timesteps `t * time_scale`. With `autoencoder`,
+    images are `image_shape` and the network works on latents; without, on pixels. `labels` names the rows of the
+    network's label table, the null label excepted. `record` says how it was made.
 
     Raises:
         SettingsError: the parts do not fit each other.

@@ -1,7 +1,8 @@
 """Parameters in one byte each, for backbones that ship: matrices as int8 with one scale per row, the rest in float32.
 
-A backbone is made compact once, after its training; from then on its parameters are of this form, storing them loses nothing, and
-their digests are those of what is loaded. The rounding is a two-hundredth of a row's largest weight at most.
+A backbone is made compact once, after its training; from then on its parameters are of this form, storing them loses
+nothing, and their digests are those of what is loaded. The rounding is a two-hundredth of a row's largest weight at
+most.
 """
 
 from __future__ import annotations

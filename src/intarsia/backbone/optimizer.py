@@ -15,11 +15,13 @@ OPTIMISERS = ("adamw", "muon")
 def build_optimisers(name: str, module: nn.Module, *, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
     """The optimiser, or the pair of them, that trains `module`.
 
-    `muon` (Jordan et al. 2024) orthogonalises the updates of the matrices inside the blocks and leaves the rest to AdamW.
+    `muon` (Jordan et al. 2024) orthogonalises the updates of the matrices inside the blocks and leaves the rest to
+    AdamW.
     """
     if name not in OPTIMISERS:
         raise UnknownName("optimiser", name, OPTIMISERS)
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for path, p in module.named_parameters():
         inside = "blocks." in path or path.startswith("mid_block.")
         (matrices if name == "muon" and p.ndim == 2 and inside else rest).append(p)
@@ -34,6 +36,7 @@ def build_optimisers(name: str, module: nn.Module, *, lr: float, weight_decay: f
 
 
 def set_lr(optimisers: Sequence[torch.optim.Optimizer], lr: float) -> None:
+    """Give every parameter of the optimisers this learning rate."""
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["lr"] = lr
@@ -47,7 +50,7 @@ def trapezoid(step: int, steps: int, *, warmup: int, cooldown: float) -> float:
 
 def optimiser_tensors(optimisers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
     """The state of optimisers by name, ready for safetensors."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for number, optimiser in enumerate(optimisers):
         for index, state in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}

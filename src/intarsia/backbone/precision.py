@@ -1,7 +1,7 @@
 """Which number format the matrix products run in, chosen at run time, and master parameters in float32 beside it.
 
-bf16 products are several times faster than float32 where the processor has instructions for them (AMX, AVX-512 BF16, any
-recent GPU) and slower where it has not. Softmax, norms and losses reduce in float32 either way.
+bf16 products are several times faster than float32 where the processor has instructions for them (AMX, AVX-512 BF16,
+any recent GPU) and slower where it has not. Softmax, norms and losses reduce in float32 either way.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ def resolve_precision(name: str, device: str | torch.device = "cpu") -> str:
 class MasterParams:
     """Float32 parameters that an optimiser steps, and a working copy of the module in the precision of the products.
 
-    `working` runs forward and backward; `pull` brings its gradients to the masters, `push` brings stepped masters back and
-    clears their gradients, which would pile up in float32, where both are one.
+    `working` runs forward and backward; `pull` brings its gradients to the masters, `push` brings stepped masters back
+    and clears their gradients, which would pile up in float32, where both are one.
     """
 
     def __init__(self, module: nn.Module, precision: str):
         self.module = module
         dtype = PRECISIONS[precision]
         self.working = module if dtype == torch.float32 else copy.deepcopy(module).to(dtype)
-        self._masters = [p for p in module.parameters() if p.requires_grad]
-        self._working = [p for p in self.working.parameters() if p.requires_grad]
+        self._masters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
+        self._working: list[Tensor] = [p for p in self.working.parameters() if p.requires_grad]
 
     @torch.no_grad()
     def push(self) -> None:

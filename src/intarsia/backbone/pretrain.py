@@ -1,8 +1,8 @@
 """Pre-training on the core set: first the autoencoder, if the backbone has one, then the network on its latents.
 
-Both are generators that yield one step at a time; logging and progress bars are the caller's business. Both can be stopped
-anywhere and go on from their checkpoint: every random number is keyed by (seed, step), so nothing but parameters, averages and
-optimiser state needs keeping.
+Both are generators that yield one step at a time; logging and progress bars are the caller's business. Both can be
+stopped anywhere and go on from their checkpoint: every random number is keyed by (seed, step), so nothing but
+parameters, averages and optimiser state needs keeping.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class TrainStep:
 
 
 class _Run:
-    """What pre-training a module needs between steps, whatever the module: masters, averages, optimisers, checkpoints."""
+    """What pre-training any module needs between steps: masters, averages, optimisers, checkpoints."""
 
     def __init__(self, module: nn.Module, settings: PretrainSettings, checkpoint: Path | None, save_every: int):
         self.module, self.settings, self.checkpoint, self.save_every = module, settings, checkpoint, save_every
@@ -108,7 +108,7 @@ class _Run:
     def _save(self) -> None:
         assert self.checkpoint is not None
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {f"params.{name}": p for name, p in self.module.named_parameters()}
+        tensors: dict[str, Tensor] = {f"params.{name}": p for name, p in self.module.named_parameters()}
         tensors |= {f"average.{name}": p for name, p in self.average.items()}
         tensors |= optimiser_tensors(self.optimisers) | {"done": torch.tensor(self.done)}
         write_json(self.checkpoint.with_suffix(".json"), self.settings.settings())
@@ -146,8 +146,9 @@ def pretrain_autoencoder(
 ) -> Iterator[TrainStep]:
     """Train on core images (N, C, H, W) in [-1, 1] and normalise the latents at the end.
 
-    The loss is absolute plus squared error, on values and on differences of neighbours (which keeps outlines crisp); a tenth of
-    a latent's deviation is added as noise before decoding, so that the decoder forgives what the network leaves.
+    The loss is absolute plus squared error of the values, and absolute error of the differences of neighbours (which
+    keeps outlines crisp); a tenth of a latent's deviation is added as noise before decoding, so that the decoder
+    forgives what the network leaves.
     """
     run = _Run(autoencoder, settings, checkpoint, save_every)
 
@@ -177,7 +178,9 @@ def pretrain(
     checkpoint: Path | None = None,
     save_every: int = 500,
 ) -> Iterator[TrainStep]:
-    """Train the network on core images (N, *image_shape); when the generator ends the backbone is trained and frozen again.
+    """Train the network on core images (N, *image_shape).
+
+    When the generator ends the backbone is trained and frozen again.
 
     Args:
         labels: (N,) rows of the label table, for a backbone with labels; replaced by null with `label_dropout`.

@@ -1,7 +1,7 @@
 """U-ViT (Bao et al. 2022, arXiv 2209.12152): a transformer in which time, label, text and image patches are all tokens.
 
-Parameter names and token order follow the official checkpoints, so that their state dicts load as they are. Nothing here
-knows of compartments: what a compartment changes arrives as an `Adaptation`, an argument of the forward.
+Parameter names and token order follow the official checkpoints, so that their state dicts load as they are. Nothing
+here knows of compartments: what a compartment changes arrives as an `Adaptation`, an argument of the forward.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from intarsia.errors import SettingsError
 class UViTConfig:
     """The shape of a U-ViT.
 
-    `num_classes` counts the rows of the label table, the null label included (it is the last one); 0 means no label token.
-    `context_tokens` and `context_dim` describe the text states of the text-to-image variant; 0 means none.
+    `num_classes` counts the rows of the label table, the null label included (it is the last one); 0 means no label
+    token. `context_tokens` and `context_dim` describe the text states of the text-to-image variant; 0 means none.
     """
 
     image_size: int
@@ -85,14 +85,17 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Adaptation(Protocol):
-    """What a compartment does inside the forward of a backbone. Names are those of the modules, `in_blocks.0.attn.qkv`."""
+    """What a compartment does inside the forward of a backbone.
+
+    Names are those of the modules, `in_blocks.0.attn.qkv`.
+    """
 
     def linear(self, name: str, layer: nn.Linear, x: Tensor) -> Tensor:
         """Apply `layer` to x (B, L, in), with whatever the compartment adds to it; (B, L, out)."""
         ...
 
     def attend(self, block: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention of a block, q, k, v (B, H, L, d), with whatever keys and values the compartment adds; (B, H, L, d)."""
+        """Attention of a block, q, k, v (B, H, L, d), with any keys and values the compartment adds; (B, H, L, d)."""
         ...
 
     def feedforward(self, block: str, x: Tensor, y: Tensor) -> Tensor:
@@ -126,6 +129,8 @@ def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10_000.0
 
 
 class Attention(nn.Module):
+    """Self-attention of one block: tokens (B, L, D) to (B, L, D)."""
+
     def __init__(self, name: str, config: UViTConfig):
         super().__init__()
         self.block = name
@@ -141,6 +146,8 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
+    """Two linear layers and a GELU in one block: tokens (B, L, D) to (B, L, D)."""
+
     def __init__(self, name: str, config: UViTConfig):
         super().__init__()
         self.block = name
@@ -154,6 +161,8 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
+    """One transformer layer, pre-norm: tokens (B, L, D), and in the second half a skip of that shape, to (B, L, D)."""
+
     def __init__(self, name: str, config: UViTConfig):
         super().__init__()
         self.name = name
@@ -172,6 +181,8 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
+    """Patches of an image as tokens, row by row: (B, C, S, S) to (B, patches, D)."""
+
     def __init__(self, config: UViTConfig):
         super().__init__()
         self.proj = nn.Conv2d(config.channels, config.dim, config.patch_size, stride=config.patch_size)

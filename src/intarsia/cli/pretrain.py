@@ -10,7 +10,6 @@ import typer
 
 from intarsia.cli.output import Output
 from intarsia.cli.parameters import DEFAULT_EMOJI, EmojiFolder
-from intarsia.cli.pretraining import Job, check_free, preset_shape
 from intarsia.cli.ready import ADDRESSES, collection
 from intarsia.errors import SettingsError, UnknownName
 
@@ -110,6 +109,7 @@ class CoreOptions:
         Raises:
             As `data.read_source` and `ready.collection`.
         """
+        from intarsia.experiments.pretraining import preset_shape
         from intarsia.experiments.recipes import merged
         from intarsia.vault.sources import check_shape
 
@@ -176,6 +176,8 @@ def pretrain(
 
     Example: intarsia pretrain letters:20000 --preset uvit-tiny-8 --steps 4000 --out letters.package
     """
+    from intarsia.experiments.pretraining import Job, check_free
+
     check_free(out)
     chosen, images = _known(recipe, cores, preset, core.emoji) or _own(cores, preset, core, network, package)
     kept = keeping.checkpoint or out.with_name(f"{out.name}.pretraining")

@@ -1,4 +1,4 @@
-"""Compartments: adapter kinds, isolated deterministic training, and the folder that holds what was learned from one source."""
+"""Compartments: adapter kinds, isolated deterministic training, and the folder of what was learned from one source."""
 
 from intarsia.compartments.adapters import ADAPTERS, Adapted, AdapterKind, DeepPrompts, FullCopy, Lora, Parallel, Pieces
 from intarsia.compartments.compartment import Compartment, environment

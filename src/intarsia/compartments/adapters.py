@@ -1,7 +1,8 @@
 """The kinds of adapter: what a compartment may train while the backbone stays frozen.
 
-A kind is a frozen value object. It says which tensors there are (`initial`) and turns them into `Pieces`, the things added
-inside the forward of a U-ViT. Nothing is ever written into the backbone: pieces travel as an argument (`Adapted`).
+A kind is a frozen value object. It says which tensors there are (`initial`) and turns them into `Pieces`, the things
+added inside the forward of a U-ViT. Nothing is ever written into the backbone: pieces travel as an argument
+(`Adapted`).
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ Params = Mapping[str, Tensor]
 class Pieces:
     """What one compartment adds inside the forward, by module or block name.
 
-    `low_rank`: A (r, in) and B (out, r), the scale folded into B. `prefix`: keys and values (S, H, P, d) put before a block's
-    own, S being 1 or the number of sets to choose from. `branch`: down (r, D), up (D, r), bias (D,) beside a feed-forward.
+    `low_rank`: A (r, in) and B (out, r), the scale folded into B. `prefix`: keys and values (S, H, P, d) put before a
+    block's own, S being 1 or the number of sets to choose from. `branch`: down (r, D), up (D, r), bias (D,) beside a
+    feed-forward.
     """
 
     low_rank: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -34,7 +36,11 @@ class Pieces:
     branch: Mapping[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
     def of_rows(self, rows: Tensor | None) -> Pieces:
-        """The pieces for a batch in which image b uses the prefix set `rows[b]`; rows is ignored where there is one set."""
+        """The pieces for a batch in which image b uses the prefix set `rows[b]`; with one set, `rows` is ignored.
+
+        Raises:
+            SettingsError: there are several sets and no `rows`.
+        """
         if all(len(keys) == 1 for keys, _ in self.prefix.values()):
             return self
         if rows is None:
@@ -107,8 +113,8 @@ class Lora:
 class DeepPrompts:
     """Trained tokens appended to the input of every layer and dropped from its output.
 
-    With `per_class`, one set of tokens per class of the source and one for no class. As a token's own output is dropped, only
-    its keys and values can matter: no query and no feed-forward is ever computed for it.
+    With `per_class`, one set of tokens per class of the source and one for no class. As a token's own output is
+    dropped, only its keys and values can matter: no query and no feed-forward is ever computed for it.
     """
 
     name: ClassVar[str] = "prompts"
@@ -165,8 +171,8 @@ class Parallel:
         return params
 
     def pieces(self, network: UViT, params: Params) -> Pieces:
-        parts = ("down", "up", "bias")
-        return Pieces(branch={b: tuple(params[f"{b}.{part}"] for part in parts) for b in network.config.blocks})  # type: ignore[misc]
+        blocks = network.config.blocks
+        return Pieces(branch={b: (params[f"{b}.down"], params[f"{b}.up"], params[f"{b}.bias"]) for b in blocks})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +194,7 @@ ADAPTERS: dict[str, type[Kind]] = {kind.name: kind for kind in (Lora, DeepPrompt
 
 
 def adapter_settings(kind: Kind) -> dict[str, Any]:
+    """The kind and its settings, JSON-able; `adapter_from` reads them."""
     return {"kind": kind.name} | {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(kind).items()}
 
 
@@ -198,7 +205,7 @@ def adapter_from(settings: Mapping[str, Any]) -> Kind:
         UnknownName: no such kind.
         SettingsError: a setting the kind does not have, or a value it refuses.
     """
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     name = values.pop("kind", "")
     if name not in ADAPTERS:
         raise UnknownName("adapter kind", str(name), ADAPTERS)
@@ -211,8 +218,8 @@ def adapter_from(settings: Mapping[str, Any]) -> Kind:
 class Adapted:
     """The adaptation by which rows of one batch may belong to different compartments.
 
-    `groups` lists (pieces, number of rows), in the order of the rows. Layers of the backbone run once over all rows; what a
-    compartment adds runs over its own rows only.
+    `groups` lists (pieces, number of rows), in the order of the rows. Layers of the backbone run once over all rows;
+    what a compartment adds runs over its own rows only.
     """
 
     def __init__(self, groups: Sequence[tuple[Pieces, int]]):

@@ -34,8 +34,9 @@ PEFT_PREFIX = "base_model.model."
 class Compartment:
     """What was learned from one source: adapter parameters, router parts, and the record of how.
 
-    `sources` names every source it saw. `classes` counts the samples of each label. `backbone` maps each part that members of a
-    composition must share to its sha256. `count` is the number of samples, from which the default prior is computed.
+    `sources` names every source it saw. `classes` counts the samples of each label. `backbone` maps each part that
+    members of a composition must share to its sha256. `count` is the number of samples, from which the default prior is
+    computed.
     """
 
     name: str

@@ -1,6 +1,7 @@
 """Which samples a training step sees, and with which noise: functions of (seed, sample id, step), never of position.
 
-So a sample that leaves moves no other sample's noise, and a resumed run draws what the uninterrupted one would have drawn.
+So a sample that leaves moves no other sample's noise, and a resumed run draws what the uninterrupted one would have
+drawn.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def sample_keys(ids: Sequence[str], seed: int) -> Words:
 def draw_rows(keys: Words, step: int, count: int) -> npt.NDArray[np.intp]:
     """The samples of one step: the `count` with the smallest mix of (key, step), without repetition while they last.
 
-    Each sample is drawn `ceil(count / N)` times over where there are fewer than `count`. Returns places in `keys`, (count,).
+    Where there are fewer than `count`, each is drawn up to `ceil(count / N)` times. Returns places in `keys`, (count,).
     """
     rounds = -(-count // len(keys))
     turns = np.arange(rounds, dtype=np.uint64)[:, None] + np.uint64(step) * np.uint64(0x100000)
@@ -54,7 +55,10 @@ class Draws:
 
 
 def draw_noise(ids: Sequence[str], seed: int, step: int, shape: Sequence[int]) -> Draws:
-    """Times uniform in [0, 1), normal noise and a uniform coin for each row; a sample drawn twice in a step differs by turn."""
+    """Times uniform in [0, 1), normal noise and a uniform coin for each row.
+
+    A sample drawn twice in a step gets other numbers at each of its turns.
+    """
     turns: dict[str, int] = {}
     t, coin, eps = [], [], []
     for sample in ids:

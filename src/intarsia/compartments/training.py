@@ -1,8 +1,9 @@
 """Training of compartments: isolated, deterministic to the byte, resumable, sliced (science.md section 4).
 
-A compartment's next parameters are a function of its own samples, the frozen backbone and the step number. Several may train
-side by side: each step runs one block of fixed shape per compartment, so that no product ever has rows of two sources and the
-bytes are those of training alone, whatever the partners. (On a CPU one large product is no faster than the blocks in turn.)
+A compartment's next parameters are a function of its own samples, the frozen backbone and the step number. Several may
+train side by side: each step runs one block of fixed shape per compartment, so that no product ever has rows of two
+sources and the bytes are those of training alone, whatever the partners. (On a CPU one large product is no faster than
+the blocks in turn.)
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from intarsia.files import load_tensors, save_tensors
 class TrainSettings:
     """How one compartment is trained. Nothing here depends on how many samples there are.
 
-    `rows` images make a step; `slices` splits the steps evenly; `lr` None takes the adapter kind's own. `threads` None keeps
-    the process's number; the number used is recorded, as the bytes depend on it.
+    `rows` images make a step; `slices` splits the steps evenly; `lr` None takes the adapter kind's own. `threads` None
+    keeps the process's number; the number used is recorded, as the bytes depend on it.
     """
 
     adapter: Kind = field(default_factory=Lora)
@@ -89,7 +90,8 @@ class TrainData:
 @contextlib.contextmanager
 def deterministic(threads: int | None = None) -> Iterator[int]:
     """Only deterministic kernels and a fixed number of threads; yields that number and restores both afterwards."""
-    # The debug mode is the same switch as use_deterministic_algorithms, which would import torch's compiler for seconds.
+    # The debug mode is the same switch as use_deterministic_algorithms, which would import torch's compiler for
+    # seconds.
     before, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_deterministic_debug_mode("error")
     torch.set_num_threads(threads or before)
@@ -200,7 +202,10 @@ class Trainee:
 
 
 def label_rows(names: Sequence[str], labels: Sequence[str | None]) -> Tensor | None:
-    """Rows of a table with one row per name and a last one for "none" (also for names it lacks); None for an empty table."""
+    """Rows (B,) of a table with one row per name and a last one for "none", also for labels it lacks.
+
+    None for an empty table.
+    """
     if not names:
         return None
     place = {name: row for row, name in enumerate(names)}
@@ -210,8 +215,8 @@ def label_rows(names: Sequence[str], labels: Sequence[str | None]) -> Tensor | N
 def train(trainees: Sequence[Trainee], *, save_every: int = 100) -> Iterator[TrainStep]:
     """Train to the end, one step of each in turn, from wherever each stands.
 
-    The bytes that come out do not depend on who trains beside whom, nor on interruptions. Checkpoints ("state") are written
-    every `save_every` steps into each trainee's folder, if it has one.
+    The bytes that come out do not depend on who trains beside whom, nor on interruptions. Checkpoints ("state") are
+    written every `save_every` steps into each trainee's folder, if it has one.
     """
     threads = {trainee.settings.threads for trainee in trainees}
     if len(threads) > 1:

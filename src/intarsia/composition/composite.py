@@ -1,7 +1,8 @@
 """The composed model: a denoiser made of the permitted members, mixed at every step and for every image.
 
-Proposition 3.1 of the paper: sum_i w_i(x_t, t) eps_i(x_t, t) is the model of the mixture sum_i lambda_i p^i, where w_i is the
-probability that x_t came from source i. Rows of w sum to 1, so the same weights mix x0_hat, which is what is mixed here.
+Proposition 3.1 of the paper: sum_i w_i(x_t, t) eps_i(x_t, t) is the model of the mixture sum_i lambda_i p^i, where w_i
+is the probability that x_t came from source i. Rows of w sum to 1, so the same weights mix x0_hat, which is what is
+mixed here.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from intarsia.routers import label_log_shares
 class CompositeDenoiser:
     """Members, prior, weights and routing. Immutable; `run` gives the denoiser for one batch.
 
-    `vocabulary` holds the labels that the shared backbone learned from the core. A label of it that no member ever had says
-    nothing about the sources, so weights leave it out; the members' networks see it all the same.
+    `vocabulary` holds the labels that the shared backbone learned from the core. A label of it that no member ever had
+    says nothing about the sources, so weights leave it out; the members' networks see it all the same.
 
     `prior` (n,) sums to 1; `default_prior` makes it proportional to the members' sizes.
 
@@ -135,14 +136,11 @@ class CompositeRun:
         self.trace.append(realised[0])
         return guided(mixed, self.guidance_scale)
 
-    # paper eq. 5 / Proposition 3.1: sum_i w_i x0_hat_i, each member called only for the images where its weight is not 0
+    # paper eq. 5, Proposition 3.1: sum_i w_i x0_hat_i; a member is called only for the images where its weight is not 0
     def _mix(self, x_t: Tensor, t: Tensor, realised: list[Tensor]) -> list[Tensor]:
         rows_of = [w.shape[0] for w in realised]
-        weights, x, times = (
-            torch.cat(realised),
-            x_t.repeat(len(realised), *[1] * (x_t.ndim - 1)),
-            t.repeat(len(realised)),
-        )
+        weights = torch.cat(realised)
+        x, times = x_t.repeat(len(realised), *[1] * (x_t.ndim - 1)), t.repeat(len(realised))
         labels = [label for branch in self._branches for label in branch.labels]
         out = torch.zeros_like(x)
         for i, member in enumerate(self.model.members):

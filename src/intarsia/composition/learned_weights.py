@@ -1,4 +1,4 @@
-"""Weights that read features of a network: isolated heads, prototypes, and the paper's classifier (science.md section 3)."""
+"""Weights that read a network's features: isolated heads, prototypes, the paper's classifier (science.md section 3)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class Reference:
 class Prototype:
     """The paper's nearest neighbours: distances of x0_hat to the centroids of each source.
 
-    Uses the x0_hat of the step before, which costs no further network call; before there is one, the image says nothing.
+    Uses the x0_hat of the step before, which costs no further network call; before there is one, the image says
+    nothing.
     """
 
     name: ClassVar[str] = "prototype"

@@ -1,7 +1,7 @@
 """Routing: which members run for which image, given the weights (science.md section 3).
 
-A routing turns weights (B, n) into the weights that are realised, (B, n), rows summing to 1. A zero means that the member is not
-called for that image. Draws are keyed by (seed, image index, call), so they do not depend on the batch.
+A routing turns weights (B, n) into the weights that are realised, (B, n), rows summing to 1. A zero means that the
+member is not called for that image. Draws are keyed by (seed, image index, call), so they do not depend on the batch.
 """
 
 from __future__ import annotations
@@ -115,7 +115,10 @@ class Ancestral:
 
 @dataclass(frozen=True)
 class Random:
-    """One member per image and step, drawn from the prior: the paper's random selection. Cheap, and wrong where sources differ."""
+    """One member per image and step, drawn from the prior: the paper's random selection.
+
+    Cheap, and wrong where sources differ.
+    """
 
     name: ClassVar[str] = "random"
     needs_weights: ClassVar[bool] = False

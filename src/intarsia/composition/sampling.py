@@ -23,7 +23,10 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings:
-    """How images are drawn. `batch_invariant` draws each by itself, so that its bytes do not depend on its neighbours."""
+    """How images are drawn.
+
+    `batch_invariant` draws each by itself, so that its bytes do not depend on its neighbours.
+    """
 
     seed: int = 0
     steps: int = 50
@@ -45,8 +48,8 @@ class Result:
     """What was drawn, and what it took.
 
     `images` (N, C, H, W) in [-1, 1]; `latents` (N, *latent_shape); `weights` (steps, N, n), the realised weights of the
-    conditional branch at `times` (steps,); `calls` (N,), network calls per image; `router_passes`, backbone passes per image
-    that the weights cost besides; `names` and `prior` (n,) in the order of the sources.
+    conditional branch at `times` (steps,); `calls` (N,), network calls per image; `router_passes`, backbone passes per
+    image that the weights cost besides; `names` and `prior` (n,) in the order of the sources.
     """
 
     images: Tensor
@@ -94,7 +97,9 @@ def sample(
     first: int = 0,
     on_progress: OnProgress | None = None,
 ) -> Result:
-    """Draw `count` images, numbered from `first`; image k depends on (seed, k) alone, up to rounding, or exactly if asked to.
+    """Draw `count` images, numbered from `first`.
+
+    Image k depends on (seed, k) alone: up to rounding, or exactly if asked to (`batch_invariant`).
 
     Args:
         decode: latents (B, *latent_shape) to images (B, C, H, W).

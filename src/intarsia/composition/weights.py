@@ -1,7 +1,8 @@
 """The mixture weights w_i(x_t, t) = lambda_i p_t^i(x_t) / sum_j lambda_j p_t^j(x_t), and the ways to estimate them.
 
-Every kind answers one question: how likely are x_t and its label under each source? The answer, the evidence, is a matrix of
-logits (B, n); the composition adds the log prior and takes the softmax. The formulas stand in science.md, section 3.
+Every kind answers one question: how likely are x_t and its label under each source? The answer, the evidence, is a
+matrix of logits (B, n); the composition adds the log prior and takes the softmax. The formulas stand in science.md,
+section 3.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class Evidence(Protocol):
 class Weights(Protocol):
     """A kind of weights, ready for one set of members.
 
-    `isolated`: whether each source's part saw that source and public data only. `passes` counts what one evaluation costs, in
-    forward passes of the backbone.
+    `isolated`: whether each source's part saw that source and public data only. `passes` counts what one evaluation
+    costs, in forward passes of the backbone.
     """
 
     name: ClassVar[str]

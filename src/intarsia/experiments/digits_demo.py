@@ -49,7 +49,7 @@ def digits_demo(stage: Stage) -> Report:
         vault.forget(gone)
         after = draw(stage, vault, names[:-1], COUNT, settings)
     with stage.phase("train the judge and measure"):
-        judge = _judge(split.judge)
+        judge = _judge(split.judge, split.reference)
         clean = vault.verify()
         methods = {"intarsia": ours, "naive averaging": naive, "ancestral": ancestral, f"{names[0]} alone": single}
         scores = {name: _Score(judge, result.images, split.reference) for name, result in methods.items()}
@@ -83,12 +83,12 @@ class _Score:
         self.report = feature_report(judge.features(images), judge.features(real), network="digitnet")
 
 
-def _judge(sources: Sequence[Source]) -> DigitNetwork:
-    """Trained on real digits that no compartment saw, calibrated on rejects from other draws."""
-    mine = Digits.of(sources)
-    train, held = (letters(3000, size=8, seed=seed).pixels() for seed in (101, 102))
-    network = fit_digit_network(mine, make_rejects(mine, train, count=4000, seed=1))
-    return network.calibrated(make_rejects(mine, held, count=2000, seed=2), accept=REJECTS_ACCEPTED)
+def _judge(judge: Sequence[Source], reference: Sequence[Source]) -> DigitNetwork:
+    """Trained on real digits that no compartment saw; its threshold is set on rejects made from yet other digits."""
+    mine, others = Digits.of(judge), Digits.of(reference)
+    train, held = letters(6000, size=8, seed=1000).pixels(), letters(1500, size=8, seed=2000).pixels()
+    network = fit_digit_network(mine, make_rejects(mine, train, count=20_000, seed=1))
+    return network.calibrated(make_rejects(others, held, count=4000, seed=2), accept=REJECTS_ACCEPTED)
 
 
 def _hero(ours: Result, naive: Result, scores: dict[str, _Score], real: Tensor, accepted: float) -> Section:

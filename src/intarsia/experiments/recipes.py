@@ -1,27 +1,26 @@
-"""How the backbones that ship with intarsia were made: `intarsia pretrain --recipe NAME --out FOLDER` makes them again."""
+"""How the backbones that ship were made; `intarsia pretrain --recipe NAME --out FOLDER` makes them again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 
-from intarsia.backbone import Augmentation, PretrainSettings, TrainStep, build, pretrain, pretrain_autoencoder
+from intarsia.backbone import Augmentation, PretrainSettings
 from intarsia.data import Source
 from intarsia.data.collections.emoji import load_emoji
 from intarsia.data.collections.letters import letters
-from intarsia.errors import SettingsError, UnknownName
-from intarsia.vault.package import write_package
+from intarsia.errors import SettingsError
 
 EMOJI_CORE = ("noto", "noto_v1", "emojione", "fxemoji")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A backbone from nothing: its core set, preset and training. `labelled` gives it the core's labels as its vocabulary.
+    """A backbone from nothing: its core set, preset and training; `labelled` lets it learn the core's labels.
 
     `core` takes the folder of prepared data, None where the core is drawn on the spot.
     """
@@ -41,9 +40,7 @@ def _letters(folder: Path | None) -> Source:
 
 def _emoji(folder: Path | None) -> Source:
     if folder is None:
-        raise SettingsError(
-            "this recipe's core set is emoji: run 'intarsia data emoji FOLDER', then pass --data FOLDER"
-        )
+        raise SettingsError("this recipe's core set is emoji: run 'intarsia data emoji', then pass its folder")
     return merged("emoji-core", load_emoji(folder, EMOJI_CORE, 32, label="caption"))
 
 
@@ -58,7 +55,7 @@ def merged(name: str, sources: list[Source]) -> Source:
     return Source.build(
         name,
         owner=", ".join(dict.fromkeys(source.owner for source in sources)),
-        licence=" AND ".join(dict.fromkeys(source.licence for source in sources)),
+        licence=" AND ".join(dict.fromkeys(_bracketed(source.licence) for source in sources)),
         attribution="; ".join(dict.fromkeys(source.attribution for source in sources)),
         images=torch.stack([torch.from_numpy(source.images[row].copy()) for source, row in chosen]).numpy(),
         file_names=[f"{origin}/{sample.file_name}" for origin, sample in samples],
@@ -67,12 +64,16 @@ def merged(name: str, sources: list[Source]) -> Source:
     )
 
 
+def _bracketed(licence: str) -> str:
+    return f"({licence})" if " OR " in licence else licence
+
+
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "uvit-tiny-8": Recipe(
             preset="uvit-tiny-8",
             core=_letters,
-            network=PretrainSettings(steps=12_000, batch=256, lr=3e-3, optimiser="muon", ema=0.999),
+            network=PretrainSettings(steps=6000, batch=256, lr=3e-3, optimiser="muon", ema=0.999),
             keep_samples=2048,
         ),
         "uvit-tiny-32": Recipe(
@@ -96,35 +97,3 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         ),
     }
 )
-
-
-def follow(name: str, out: Path, *, work: Path, data: Path | None = None) -> Iterator[tuple[str, TrainStep]]:
-    """Make a backbone package in `out`, yielding (what is trained, step); interrupted, it goes on from `work`.
-
-    Raises:
-        UnknownName: no such recipe.
-        SettingsError: the core's data is missing, or `work` holds a run with other settings.
-    """
-    if name not in RECIPES:
-        raise UnknownName("recipe", name, RECIPES)
-    recipe = RECIPES[name]
-    core = recipe.core(data)
-    labels = core.labels if recipe.labelled else ()
-    backbone = build(recipe.preset, labels=labels)
-    images = core.pixels()
-    if recipe.autoencoder is not None and backbone.autoencoder is not None:
-        checkpoint = work / "autoencoder.safetensors"
-        for step in pretrain_autoencoder(backbone.autoencoder, images, recipe.autoencoder, checkpoint=checkpoint):
-            yield "autoencoder", step
-    rows = core.label_indices(labels) if labels else None
-    for step in pretrain(backbone, images, rows, recipe.network, checkpoint=work / "network.safetensors"):
-        yield "network", step
-    trained = backbone.compact()
-    trained.record = {
-        "recipe": name,
-        "preset": recipe.preset,
-        "core": {"name": core.name, "manifest_root": core.manifest.root, "count": len(core)},
-        "network": recipe.network.settings(),
-        "autoencoder": recipe.autoencoder.settings() if recipe.autoencoder else None,
-    }
-    write_package(out, trained, core, basis_rank=recipe.basis_rank, keep_samples=recipe.keep_samples)

@@ -17,6 +17,7 @@ from intarsia.composition import (
     CompartmentMember,
     CompositeDenoiser,
     Gaussian,
+    Joint,
     Prior,
     Prototype,
     Reference,
@@ -31,31 +32,37 @@ from intarsia.composition import (
 )
 from intarsia.composition.member import Labels, shares_of
 from intarsia.composition.sampling import OnProgress
+from intarsia.data import Source
 from intarsia.errors import SettingsError, UnknownName
 from intarsia.routers import (
     GaussianBank,
     GaussianPart,
+    JointClassifier,
+    JointMember,
     PrototypeBank,
     PrototypePart,
     ReferenceBank,
     ReferencePart,
     RouterPart,
+    SampleSet,
     mid_features,
 )
 from intarsia.vault.package import Core
 from intarsia.vault.parts import read_part
+from intarsia.vault.training import train_data
 
 P = TypeVar("P", bound=RouterPart)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What weights may be made of: the members, the public things, and the prior (n,)."""
+    """What weights may be made of: the members, the public things, the prior (n,), and for `joint` the sources themselves."""
 
     members: Sequence[CompartmentMember]
     backbone: Backbone
     core: Core
     prior: Tensor
+    source: Callable[[str], Source] | None = None
 
     def of(self, type_: type[P], kind: str) -> list[P]:
         """Each member's router part of a kind.
@@ -80,9 +87,25 @@ def _prototype(parts: Parts) -> Weights:
     return Prototype(PrototypeBank(parts.of(PrototypePart, "prototype")), shares_of(parts.members))
 
 
+def _joint(parts: Parts) -> Weights:
+    """Fitted here and now on the sources of the composition, and kept nowhere: so there is nothing of it to forget."""
+    if parts.source is None:
+        raise SettingsError("joint weights are fitted on the images of all sources, and these are not at hand")
+    sources = [parts.source(member.name) for member in parts.members]
+    fitted_on = [
+        JointMember(source.name, source.manifest.root, SampleSet(data.latents, data.ids, data.labels))
+        for source in sources
+        for data in [train_data(parts.backbone, source)]
+    ]
+    classifier = JointClassifier.fit(fitted_on, parts.backbone)
+    names = [source.name for source in sources]
+    return Joint(classifier, partial(mid_features, parts.backbone), names, shares_of(parts.members))
+
+
 WEIGHTS: Mapping[str, Callable[[Parts], Weights]] = MappingProxyType(
     {
         "gaussian": _gaussian,
+        "joint": _joint,
         "prototype": _prototype,
         "reference": _reference,
         "prior": lambda parts: Prior(shares_of(parts.members)),
@@ -155,10 +178,12 @@ def compose(
     routing: str | Routing = "threshold",
     prior: Mapping[str, float] | None = None,
     precision: str = "auto",
+    source: Callable[[str], Source] | None = None,
 ) -> CompositeDenoiser:
     """Join compartments on their backbone.
 
     Args:
+        source: reads a source by name; needed for `joint` weights only, and called for members only.
         weights: a name of `WEIGHTS`, or weights made for these members in this order.
         routing: as `routing_from` reads it, or a routing.
         prior: one positive number per member, scaled to sum to 1; None takes the members' sizes.
@@ -173,12 +198,10 @@ def compose(
     if isinstance(weights, str):
         if weights not in WEIGHTS:
             raise UnknownName("weights", weights, WEIGHTS)
-        weights = WEIGHTS[weights](Parts(members, backbone, core, shares))
+        weights = WEIGHTS[weights](Parts(members, backbone, core, shares, source))
     chosen = routing_from(routing) if isinstance(routing, str) else routing
     vocabulary = frozenset(backbone.labels)
-    return CompositeDenoiser(
-        members, shares, weights, chosen, backbone.schedule, backbone.latent_shape, vocabulary
-    )
+    return CompositeDenoiser(members, shares, weights, chosen, backbone.schedule, backbone.latent_shape, vocabulary)
 
 
 def given_prior(prior: Mapping[str, float], names: Sequence[str]) -> Tensor:

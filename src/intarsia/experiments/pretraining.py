@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from intarsia.errors import SettingsError, VaultError
-
-if TYPE_CHECKING:
-    from intarsia.backbone import Backbone, TrainStep
-    from intarsia.data import Source
-    from intarsia.experiments.recipes import Recipe
+from intarsia.backbone import PRESETS, Backbone, TrainStep, build, pretrain, pretrain_autoencoder
+from intarsia.data import Source
+from intarsia.errors import SettingsError, UnknownName, VaultError
+from intarsia.experiments.recipes import Recipe
+from intarsia.files import disk_errors, read_json, write_json
+from intarsia.vault import write_package
+from intarsia.vault.store import new_folder
 
 RUN_FILE = "run.json"
 AUTOENCODER, NETWORK = "autoencoder", "network"
@@ -42,8 +43,6 @@ class Job:
         Raises:
             SettingsError: labels are asked for where the core has none.
         """
-        from intarsia.backbone import build
-
         if self.recipe.labelled and not self.core.labels:
             raise SettingsError(
                 f"the core set '{self.core.name}' has no labels; give it some, or train without --labels"
@@ -58,8 +57,6 @@ class Job:
             SettingsError: the checkpoint folder holds another run.
             CorruptError: a checkpoint is damaged.
         """
-        from intarsia.backbone import pretrain, pretrain_autoencoder
-
         self._claim()
         images, recipe, every = self.core.pixels(), self.recipe, self.save_every
         if backbone.autoencoder is not None and recipe.autoencoder is not None:
@@ -76,9 +73,6 @@ class Job:
 
     def finish(self, backbone: Backbone, out: Path) -> Backbone:
         """Write the package, whole or not at all; returns the backbone as it was written."""
-        from intarsia.vault import write_package
-        from intarsia.vault.store import new_folder
-
         made = replace(backbone.compact() if self.compact else backbone, record={**backbone.record, **self._record()})
         with new_folder(out) as scratch:
             write_package(
@@ -88,8 +82,6 @@ class Job:
 
     def _claim(self) -> None:
         """Take the checkpoint folder for this run; the settings of its parts are compared beside their checkpoints."""
-        from intarsia.files import disk_errors, read_json, write_json
-
         with disk_errors(self.checkpoint):
             self.checkpoint.mkdir(parents=True, exist_ok=True)
         path = self.checkpoint / RUN_FILE
@@ -122,9 +114,6 @@ def preset_shape(preset: str) -> tuple[int, int, int]:
     Raises:
         UnknownName: no such preset.
     """
-    from intarsia.backbone import PRESETS
-    from intarsia.errors import UnknownName
-
     if preset not in PRESETS:
         raise UnknownName("backbone preset", preset, PRESETS)
     shape = PRESETS[preset].autoencoder or PRESETS[preset].network

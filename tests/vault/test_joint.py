@@ -1,0 +1,31 @@
+"""The paper's classifier: to be had by name, marked as not isolated, and kept nowhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from intarsia.errors import SettingsError
+from intarsia.vault import Vault
+from intarsia.vault.composing import compose
+
+from .helpers import all_bytes, grown
+
+
+def test_joint_weights_are_fitted_for_the_composition_and_leave_no_trace(vault: Vault) -> None:
+    grown(vault, "oak", "elm", "ash")
+    before = all_bytes(vault.root)
+    composition = vault.compose(["oak", "elm"], weights="joint", routing="full", precision="float32")
+    assert not composition.isolated
+    assert vault.compose(["oak", "elm"], precision="float32").isolated
+    weights = composition.sample(3, seed=1, steps=2).weights
+    again = vault.compose(["oak", "elm"], weights="joint", routing="full", precision="float32")
+    assert again.sample(3, seed=1, steps=2).weights.equal(weights)
+    assert weights.std().item() > 0, "the classifier looks at the image"
+    assert all_bytes(vault.root) == before
+
+
+def test_joint_weights_need_the_images(vault: Vault) -> None:
+    grown(vault, "oak", "elm")
+    members = [vault.compartment(name) for name in ("oak", "elm")]
+    with pytest.raises(SettingsError, match="fitted on the images of all sources"):
+        compose(members, vault.backbone, vault.core, weights="joint")
