@@ -16,7 +16,7 @@ from intarsia.backbone.uvit import Block
 
 
 def plain_forward(network: UViT, prompts: Mapping[str, Tensor], x: Tensor, timesteps: Tensor) -> Tensor:
-    """Prompts `<block>.prompts` (1, P, D) join each layer's input and leave with its output; attention is torch's fused."""
+    """Prompts `<block>.prompts` (1, P, D) join a layer's input and leave with its output; torch's fused attention."""
 
     def through(block: nn.Module, tokens: Tensor, skip: Tensor | None) -> Tensor:
         assert isinstance(block, Block)

@@ -120,11 +120,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     return digest_of(data)
 
 
-def load_tensors(path: Path, *, digest: str | None = None) -> dict[str, Tensor]:
-    """Read a safetensors file; with `digest`, its sha256 is checked before a byte of it is parsed.
+def read_checked(path: Path, *, digest: str | None = None) -> bytes:
+    """The bytes of a file; with `digest`, their sha256 is checked.
 
     Raises:
-        CorruptError: missing, not the recorded bytes, or not safetensors.
+        CorruptError: missing, or not the recorded bytes.
     """
     try:
         data = path.read_bytes()
@@ -135,6 +135,16 @@ def load_tensors(path: Path, *, digest: str | None = None) -> dict[str, Tensor]:
         raise CorruptError(
             f"{path}: sha256 is {found[:16]}…, its record says {digest[:16]}…; restore it or train it again"
         )
+    return data
+
+
+def load_tensors(path: Path, *, digest: str | None = None) -> dict[str, Tensor]:
+    """Read a safetensors file; with `digest`, its sha256 is checked before a byte of it is parsed.
+
+    Raises:
+        CorruptError: missing, not the recorded bytes, or not safetensors.
+    """
+    data = read_checked(path, digest=digest)
     try:
         return safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from intarsia.backbone import AutoencoderConfig, Backbone, Preset, UViTConfig, presets
-from intarsia.experiments import pretraining
 from intarsia.cli.command import INTERRUPTED
 from intarsia.diffusion import Cosine
-from intarsia.experiments import recipes
+from intarsia.experiments import pretraining, recipes
 from intarsia.vault import Vault, read_core
 
 from .helpers import contents, tiny_config, toy_source, write_images

@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from intarsia.backbone import Backbone, UViT, UViTConfig
 from intarsia.compartments import TrainData, TrainSettings
@@ -35,6 +36,12 @@ def tiny_backbone(*, labels: tuple[str, ...] = (), seed: int = 0) -> Backbone:
                 + (1.0 if "norm" in name and p.ndim == 1 else 0.0)
             )
     return Backbone(network, Cosine(), labels=labels)
+
+
+def random_params(kind: Kind, network: UViT, *, classes: int = 2, seed: int = 1) -> dict[str, Tensor]:
+    """Parameters away from their initial values, where LoRA's B and an adapter's up are zero."""
+    shapes = kind.initial(network, classes=classes, seed=0)
+    return {name: 0.3 * keyed_normal(p.shape, "params", seed, name) for name, p in shapes.items()}
 
 
 def toy_data(name: str, count: int = 12, *, labels: tuple[str, ...] = ("a", "b")) -> TrainData:

@@ -24,13 +24,7 @@ from intarsia.compartments.adapters import (
 from intarsia.diffusion import keyed_normal
 from intarsia.errors import SettingsError, UnknownName
 
-from .helpers import KINDS, tiny_backbone
-
-
-def random_params(kind: Kind, network: UViT, *, classes: int = 2, seed: int = 1) -> dict[str, Tensor]:
-    """Parameters away from their initial values, where LoRA's B and an adapter's up are zero."""
-    shapes = kind.initial(network, classes=classes, seed=0)
-    return {name: 0.3 * keyed_normal(p.shape, "params", seed, name) for name, p in shapes.items()}
+from .helpers import KINDS, random_params, tiny_backbone
 
 
 def batch(rows: int = 5) -> tuple[Tensor, Tensor]:

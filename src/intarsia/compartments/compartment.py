@@ -21,7 +21,7 @@ from torch import Tensor
 from intarsia.backbone.backbone import Backbone
 from intarsia.compartments.adapters import Kind, Lora, adapter_from, adapter_settings
 from intarsia.errors import CorruptError, IncompatibleError
-from intarsia.files import canonical_json, digest_of, load_tensors, read_json, save_tensors, write_json
+from intarsia.files import canonical_json, digest_of, load_tensors, read_checked, read_json, save_tensors, write_json
 
 ADAPTER_FILE = "adapter_model.safetensors"
 PEFT_FILE = "adapter_config.json"
@@ -108,6 +108,7 @@ class Compartment:
             params = load_tensors(folder / ADAPTER_FILE, digest=digests[ADAPTER_FILE])
             router = load_tensors(folder / ROUTER_FILE, digest=digests[ROUTER_FILE])
             if isinstance(adapter, Lora):
+                read_checked(folder / PEFT_FILE, digest=digests[PEFT_FILE])  # not needed here, but what peft would read
                 params = {name.removeprefix(PEFT_PREFIX).removesuffix(".weight"): p for name, p in params.items()}
             return cls(
                 name=stored["name"],

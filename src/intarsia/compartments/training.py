@@ -90,8 +90,7 @@ class TrainData:
 @contextlib.contextmanager
 def deterministic(threads: int | None = None) -> Iterator[int]:
     """Only deterministic kernels and a fixed number of threads; yields that number and restores both afterwards."""
-    # The debug mode is the same switch as use_deterministic_algorithms, which would import torch's compiler for
-    # seconds.
+    # The debug mode is the same switch as use_deterministic_algorithms, which imports torch's compiler for seconds.
     before, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_deterministic_debug_mode("error")
     torch.set_num_threads(threads or before)

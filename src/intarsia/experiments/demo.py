@@ -120,7 +120,7 @@ def draw(
 
 
 def clearest_change(weights: Tensor) -> int:
-    """The image, of weights (steps, N, n), with the most telling path: open for longest, then decided once and for all."""
+    """The image, of weights (steps, N, n), with the most telling path: open for longest, then decided for good."""
     largest, owner = weights.max(dim=2)
     settled = (owner == owner[-1]).flip(0).cumprod(dim=0).sum(dim=0)  # steps since the leader last changed
     decided = (largest[-1] > 0.95) & (settled >= len(weights) // 2)

@@ -61,8 +61,8 @@ def digits_demo(stage: Stage) -> Report:
     removed = _forgotten(after, gone, owned[gone], left, clean.ok)
     return Report(
         title="Five owners, one model, and any of them can leave",
-        lead="Each owner trained a small adapter on its own handwritten digits and never saw another's. intarsia joins the adapters "
-        "while an image is drawn, with weights that ask, at every step: whose picture is this becoming?",
+        lead="Each owner trained a small adapter on its own handwritten digits and never saw another's. intarsia joins "
+        "the adapters while an image is drawn, with weights that ask, at every step: whose picture is this becoming?",
         sections=[hero, _paths(ours), removed, _evidence(stage, scores, ours, accepted, left)],
         settings=json.dumps(
             {"training": TRAINING.settings(), "sampling": str(settings), "backbone": BACKBONE}, indent=1
@@ -146,12 +146,13 @@ def _hero(ours: Result, naive: Result, scores: dict[str, _Score], real: Tensor, 
 
 
 def _paths(ours: Result) -> Section:
-    mean_largest = ours.weights.amax(dim=2).mean(dim=1)
+    mean_largest = ours.weights.amax(dim=2).mean(dim=1).tolist()
+    half_way = mean_largest[len(mean_largest) // 2]
     one = clearest_change(ours.weights)
     return Section(
         "Whose picture is this becoming?",
-        "At the start the image is noise and every owner is as likely as its share. As it takes shape the weights decide; from then on "
-        "only that owner's adapter runs.",
+        "At the start the image is noise and every owner is as likely as its share. As it takes shape the weights "
+        "decide; from then on only that owner's adapter runs.",
         pictures=[
             Picture(
                 f"Image {one}",
@@ -172,7 +173,7 @@ def _paths(ours: Result) -> Section:
                     title="",
                 ),
                 "Stacked areas of the sorted weights",
-                f"The largest weight is {mean_largest[0]:.2f} at the start, {mean_largest[len(mean_largest) // 2]:.2f} half way.",
+                f"The largest weight is {mean_largest[0]:.2f} at the start, {half_way:.2f} half way.",
             ),
         ],
     )
@@ -182,8 +183,8 @@ def _forgotten(after: Result, gone: str, digits_gone: str, left: _Score, clean: 
     still = sum(left.digit_shares[int(digit)].item() for digit in digits_gone)
     return Section(
         f"Then {gone} left",
-        f"One call removed its images, its adapter and its part of the weights from the disk. Its digits ({' and '.join(digits_gone)}) were "
-        "known to nobody else, and the others' bytes did not change.",
+        "One call removed its images, its adapter and its part of the weights from the disk. Its digits "
+        f"({' and '.join(digits_gone)}) were known to nobody else, and the others' bytes did not change.",
         pictures=[
             Picture(
                 "Composed by those who stayed",
@@ -214,8 +215,9 @@ def _evidence(stage: Stage, scores: dict[str, _Score], ours: Result, accepted: f
     calls = ours.calls.double().mean().item()
     return Section(
         "The figures",
-        f"FD-digitnet is the Fréchet distance in the judge's features to real digits that neither compartments nor judge saw; with so few "
-        f"digits it is noisy, so read the intervals. Composing took {calls:.1f} network calls per image, one plain model takes {STEPS}.",
+        "FD-digitnet is the Fréchet distance, in the judge's features, to real digits that neither compartments nor "
+        "judge saw; with so few digits it is noisy, so read the intervals. "
+        f"Composing took {calls:.1f} network calls per image, one plain model takes {STEPS}.",
         pictures=[
             Picture(
                 "Owners' shares",

@@ -1,7 +1,8 @@
 """The emoji demo: three owners under three licences, on a backbone that saw other public sets only.
 
-Every image is drawn for a concept, a code point. A tenth of the concepts is held out of all owners' images; what the page shows
-first is how each compartment draws concepts that its owner never gave it. The backbone knows them from the core set, in other styles.
+Every image is drawn for a concept, a code point. A tenth of the concepts is held out of all owners' images; what the
+page shows first is how each compartment draws concepts that its owner never gave it. The backbone knows them from the
+core set, in other styles.
 """
 
 from __future__ import annotations
@@ -108,8 +109,9 @@ def emoji_demo(stage: Stage, folder: Path) -> Report:
     ]
     return Report(
         title="Three owners, three licences, one model",
-        lead="Each compartment was trained, just now, on one owner's emoji alone, and is asked for things that its owner never drew for "
-        "it. intarsia composes whichever compartments you may use: one, all, or everything except share-alike.",
+        lead="Each compartment was trained, just now, on one owner's emoji alone, and is asked for things that its "
+        "owner never drew for it. intarsia composes whichever compartments you may use: one, all, or everything except "
+        "share-alike.",
         sections=sections,
         settings=json.dumps(
             {"training": TRAINING.settings(), "sampling": str(settings), "backbone": BACKBONE}, indent=1
@@ -222,10 +224,10 @@ def _judged(
     agreed = (classifier.predict(ours.images) == ours.weights[-1].argmax(dim=1)).double().mean().item()
     sure = [classifier.probabilities(result.images).amax(dim=1).mean().item() for result in (ours, naive)]
     note = (
-        f"A concept counts as found when, of the owner's {len(owners.unseen)} held-out drawings, the one of the concept asked for is the "
-        f"nearest in pixels; chance is {1 / len(owners.unseen):.1%}. Composed pictures are taken for the owner with the largest final "
-        f"weight in {agreed:.1%} of the cases; the classifier is sure of the owner to {sure[0]:.2f} on composed pictures and to "
-        f"{sure[1]:.2f} on naive averages."
+        f"A concept counts as found when, of the owner's {len(owners.unseen)} held-out drawings, the one of the concept "
+        f"asked for is the nearest in pixels; chance is {1 / len(owners.unseen):.1%}. Composed pictures are taken for "
+        f"the owner with the largest final weight in {agreed:.1%} of the cases; the classifier is sure of the owner to "
+        f"{sure[0]:.2f} on composed pictures and to {sure[1]:.2f} on naive averages."
     )
     columns = ("owner", "style taken for the owner's", "real held-out ones", "unseen concept found", "copies")
     return Section(
@@ -236,7 +238,7 @@ def _judged(
 
 
 def _recognised(images: Tensor, owner: Source, concepts: Sequence[str]) -> float:
-    """Share of the images, which stand in the order of `concepts`, whose nearest real drawing is that of their concept."""
+    """Share of the images, in the order of `concepts`, whose nearest real drawing is that of their concept."""
     real = _of_concepts(owner, concepts).flatten(1)
     drawn = images[: min(len(concepts), PER_METHOD * 3 // 4)].flatten(1)
     return (torch.cdist(drawn, real).argmin(dim=1) == torch.arange(len(drawn))).double().mean().item()
@@ -252,8 +254,9 @@ def _copies(ours: Result, report: CopyReport, training: Sequence[Source]) -> Sec
     flagged = int(report.flagged.sum())
     return Section(
         "Nothing is a copy" if flagged == 0 else f"{flagged} of {len(report)} look like copies",
-        "Each drawn picture (left of a pair) beside the nearest of all training images. A picture counts as a copy when it is much "
-        "nearer to one training image than to the others; the threshold flags 1 % of real held-out images.",
+        "Each drawn picture (left of a pair) beside the nearest of all training images. A picture counts as a copy when "
+        "it is much nearer to one training image than to the others; the threshold flags 1 % of held-out images. The "
+        "test finds light retouches; moved or recoloured copies it may miss: look for yourself.",
         pictures=[
             Picture(
                 "Drawn, nearest",
@@ -270,9 +273,9 @@ def _rest(stage: Stage, ours: Result, gone: str, clean: bool, near: int, seen: s
     calls = ours.calls.double().mean().item()
     return Section(
         "Provenance and cost",
-        f"{seen} held-out concepts are known to the backbone, from the public core set, in other styles. No picture of an owner is in the "
-        f"core; {near} look close to one there or to another owner's, and were reported. Composing three with guidance took {calls:.0f} "
-        f"network calls per image; one plain model with guidance takes {2 * STEPS}.",
+        f"{seen} held-out concepts are known to the backbone, from the public core set, in other styles. No picture of "
+        f"an owner is in the core; {near} look close to one there or to another owner's, and were reported. Composing "
+        f"three with guidance took {calls:.0f} network calls per image; one plain model with guidance takes {2 * STEPS}.",
         numbers=[
             Number(
                 f"{gone} forgotten",

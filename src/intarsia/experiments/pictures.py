@@ -31,6 +31,7 @@ def grid(images: Tensor, *, columns: int, scale: int = 1, gap: int = 2, backgrou
 
 
 def png(picture: Image.Image) -> bytes:
+    """The bytes of a PNG file."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
@@ -49,11 +50,11 @@ def weights_over_time(weights: Tensor, names: Sequence[str], *, title: str) -> s
     axes = figure.add_subplot()
     steps = np.arange(len(weights))
     axes.stackplot(steps, weights.double().numpy().T, labels=names, colors=COLOURS, linewidth=0.4, edgecolor="white")
-    axes.set(xlim=(0, max(1, len(steps) - 1)), ylim=(0, 1), xlabel="sampling step", ylabel="weight")
+    axes.set(xlim=(0, max(1, len(steps) - 1)), ylim=(0, 1))
     axes.set_title(title, fontsize=9, loc="left")
+    axes.set_xlabel("sampling step", fontsize=8)
+    axes.set_ylabel("weight", fontsize=8)
     axes.tick_params(labelsize=7)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_size(8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     return svg(figure)
@@ -69,12 +70,12 @@ def shares(prior: Sequence[float], realised: Sequence[float], names: Sequence[st
     place = np.arange(len(names))
     axes.barh(place, realised, height=0.62, color=[COLOURS[k % len(COLOURS)] for k in range(len(names))])
     axes.scatter(prior, place, marker="|", s=190, color="black", linewidths=2, zorder=3, label="prior")
-    for y, value in zip(place, realised, strict=True):
-        axes.text(value + 0.004, y, f"{value:.3f}", va="center", fontsize=8)
+    for y, value in enumerate(realised):
+        axes.text(max(value, prior[y]) + 0.006, y, f"{value:.3f}", va="center", fontsize=8)
     axes.set_yticks(place, names, fontsize=8)
     axes.invert_yaxis()
-    axes.set(xlim=(0, max([*prior, *realised]) * 1.18), xlabel="share of the images (bar) and prior (line)")
-    axes.xaxis.label.set_size(8)
+    axes.set_xlim(0, max([*prior, *realised]) * 1.18)
+    axes.set_xlabel("share of the images (bar) and prior (line)", fontsize=8)
     axes.tick_params(labelsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -1,4 +1,4 @@
-"""A report as data, and the one self-contained page it becomes: no script, no request, readable offline and in print."""
+"""A report as data, and the one self-contained page it becomes: no script, no request, readable offline."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ P = TypeVar("P", bound=RouterPart)
 
 @dataclass(frozen=True)
 class Parts:
-    """What weights may be made of: the members, the public things, the prior (n,), and for `joint` the sources themselves."""
+    """What weights may be made of: members, public things, the prior (n,), and for `joint` the sources themselves."""
 
     members: Sequence[CompartmentMember]
     backbone: Backbone

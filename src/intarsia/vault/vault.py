@@ -277,8 +277,8 @@ class Vault:
         """Join trained compartments; None takes all. No folder of any other source is opened.
 
         Args:
-            weights: `gaussian`, `uniform`, `prior`, or another of `composing.WEIGHTS`. `joint` is fitted when asked for, on
-                the images of the named sources together, and is not isolated; it is kept nowhere.
+            weights: `gaussian`, `uniform`, `prior`, or another of `composing.WEIGHTS`. `joint` is fitted when asked
+                for, on the images of the named sources together, and is not isolated; it is kept nowhere.
             routing: `full`, `top_k:2`, `threshold:0.05`, `ancestral`, `random`.
             prior: one positive number per source; None takes the numbers of samples.
 
