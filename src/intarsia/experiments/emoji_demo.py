@@ -224,9 +224,9 @@ def _judged(
     agreed = (classifier.predict(ours.images) == ours.weights[-1].argmax(dim=1)).double().mean().item()
     sure = [classifier.probabilities(result.images).amax(dim=1).mean().item() for result in (ours, naive)]
     note = (
-        f"A concept counts as found when, of the owner's {len(owners.unseen)} held-out drawings, the one of the concept "
-        f"asked for is the nearest in pixels; chance is {1 / len(owners.unseen):.1%}. Composed pictures are taken for "
-        f"the owner with the largest final weight in {agreed:.1%} of the cases; the classifier is sure of the owner to "
+        f"A concept is found when, of the owner's {len(owners.unseen)} held-out drawings, the one of the concept "
+        f"asked for is the nearest in pixels; chance is {1 / len(owners.unseen):.1%}. Composed pictures pass for "
+        f"work of the owner with the largest final weight in {agreed:.1%} of the cases; the classifier is sure of the owner to "
         f"{sure[0]:.2f} on composed pictures and to {sure[1]:.2f} on naive averages."
     )
     columns = ("owner", "style taken for the owner's", "real held-out ones", "unseen concept found", "copies")
@@ -254,7 +254,7 @@ def _copies(ours: Result, report: CopyReport, training: Sequence[Source]) -> Sec
     flagged = int(report.flagged.sum())
     return Section(
         "Nothing is a copy" if flagged == 0 else f"{flagged} of {len(report)} look like copies",
-        "Each drawn picture (left of a pair) beside the nearest of all training images. A picture counts as a copy when "
+        "Each drawn picture (left of a pair) beside the nearest of all training images. It counts as a copy when "
         "it is much nearer to one training image than to the others; the threshold flags 1 % of held-out images. The "
         "test finds light retouches; moved or recoloured copies it may miss: look for yourself.",
         pictures=[
@@ -275,7 +275,7 @@ def _rest(stage: Stage, ours: Result, gone: str, clean: bool, near: int, seen: s
         "Provenance and cost",
         f"{seen} held-out concepts are known to the backbone, from the public core set, in other styles. No picture of "
         f"an owner is in the core; {near} look close to one there or to another owner's, and were reported. Composing "
-        f"three with guidance took {calls:.0f} network calls per image; one plain model with guidance takes {2 * STEPS}.",
+        f"three with guidance took {calls:.0f} network calls per image; one plain model takes {2 * STEPS}.",
         numbers=[
             Number(
                 f"{gone} forgotten",
