@@ -172,7 +172,7 @@ def test_another_latent_space_is_refused() -> None:
 def test_the_digest_covers_record_and_tensors_and_no_order() -> None:
     mine = compartment(Lora(rank=2), tiny_backbone())
     name = "mid_block.attn.qkv.lora_B"
-    turned = replace(mine, params=dict(reversed(mine.params.items())), classes={"a": 7, "b": 5})
+    turned = replace(mine, params=dict(reversed(list(mine.params.items()))), classes={"a": 7, "b": 5})
     others = [
         replace(mine, count=13),
         replace(mine, params=dict(mine.params) | {name: mine.params[name] + 1e-6}),

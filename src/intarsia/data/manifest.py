@@ -54,7 +54,8 @@ class Sample:
 
     def canonical(self) -> bytes:
         """The bytes that stand for this record in the Merkle root: JSON with sorted keys, no spaces, UTF-8."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        record = {"file_name": self.file_name, "id": self.id, "label": self.label, "text": self.text}
+        return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 @dataclass(frozen=True)

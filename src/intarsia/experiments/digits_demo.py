@@ -8,7 +8,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from intarsia.audit import DigitNetwork, Digits, feature_report, fit_digit_network, make_rejects, split_digits
+from intarsia.audit import (
+    DigitNetwork,
+    Digits,
+    DigitSettings,
+    feature_report,
+    fit_digit_network,
+    make_rejects,
+    split_digits,
+)
 from intarsia.compartments import Lora, TrainSettings
 from intarsia.composition import Result, SampleSettings
 from intarsia.data import Source
@@ -25,6 +33,7 @@ COUNT = 1000
 SHOWN, COLUMNS = 60, 10
 STEPS = 30
 REJECTS_ACCEPTED = 0.05
+JUDGE_STEPS = 1000
 
 
 def digits_demo(stage: Stage) -> Report:
@@ -87,7 +96,7 @@ def _judge(judge: Sequence[Source], reference: Sequence[Source]) -> DigitNetwork
     """Trained on real digits that no compartment saw; its threshold is set on rejects made from yet other digits."""
     mine, others = Digits.of(judge), Digits.of(reference)
     train, held = letters(6000, size=8, seed=1000).pixels(), letters(1500, size=8, seed=2000).pixels()
-    network = fit_digit_network(mine, make_rejects(mine, train, count=20_000, seed=1))
+    network = fit_digit_network(mine, make_rejects(mine, train, count=20_000, seed=1), DigitSettings(steps=JUDGE_STEPS))
     return network.calibrated(make_rejects(others, held, count=4000, seed=2), accept=REJECTS_ACCEPTED)
 
 

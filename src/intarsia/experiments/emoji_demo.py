@@ -226,7 +226,7 @@ def _judged(
     note = (
         f"A concept is found when, of the owner's {len(owners.unseen)} held-out drawings, the one of the concept "
         f"asked for is the nearest in pixels; chance is {1 / len(owners.unseen):.1%}. Composed pictures pass for "
-        f"work of the owner with the largest final weight in {agreed:.1%} of the cases; the classifier is sure of the owner to "
+        f"work of the owner with the largest final weight in {agreed:.1%} of the cases; the classifier is sure to "
         f"{sure[0]:.2f} on composed pictures and to {sure[1]:.2f} on naive averages."
     )
     columns = ("owner", "style taken for the owner's", "real held-out ones", "unseen concept found", "copies")

@@ -1,0 +1,1 @@
+"""Tests of the room `compartments`; a package, so that they can share helpers."""

@@ -1,0 +1,55 @@
+"""The digits demo: quickly for its plumbing, and whole for what it promises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from intarsia.errors import SettingsError, UnknownName, VaultError
+from intarsia.experiments import digits_demo
+from intarsia.experiments.demo import Stage, run_demo
+from intarsia.vault import Vault
+
+
+def nobody(*_: object) -> None:
+    """Is told of progress and does nothing."""
+
+
+def test_the_page_is_written_and_the_owner_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digits_demo, "TRAINING", replace(digits_demo.TRAINING, steps=2, rows=4, threads=1))
+    monkeypatch.setattr(digits_demo, "COUNT", 24)
+    monkeypatch.setattr(digits_demo, "STEPS", 3)
+    monkeypatch.setattr(digits_demo, "JUDGE_STEPS", 3)
+    phases: list[str] = []
+    page = run_demo("digits", tmp_path / "demo", on_phase=phases.append, on_step=nobody)
+    assert page.read_text().count("<figure>") >= 7
+    assert "naive averaging" in page.read_text()
+    assert len(phases) == 6
+    vault = Vault.open(tmp_path / "demo" / "digits.vault")
+    assert [info.name for info in vault.compartments()] == ["birch", "cherry", "ebony", "maple"]
+    run_demo("digits", tmp_path / "demo", on_phase=nobody, on_step=nobody)
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(VaultError, match="no demo made it"):
+        run_demo("digits", tmp_path, on_phase=nobody, on_step=nobody)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="did you mean 'digits'"):
+        run_demo("digit", tmp_path, on_phase=nobody, on_step=nobody)
+    with pytest.raises(SettingsError, match="intarsia data emoji"):
+        run_demo("emoji", tmp_path, on_phase=nobody, on_step=nobody)
+
+
+@pytest.mark.integration
+def test_the_demo_keeps_its_promises(tmp_path: Path) -> None:
+    """Legible within 10 points of real digits, 20 above naive averaging, all digits, shares within 0.05, forgotten."""
+    report = digits_demo.digits_demo(Stage(tmp_path, 0, nobody, nobody))
+    numbers = [number for section in report.sections for number in section.numbers]
+    assert len(numbers) == 6
+    assert {number.label: number.value for number in numbers if not number.good} == {}
