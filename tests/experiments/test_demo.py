@@ -9,7 +9,7 @@ import pytest
 
 from intarsia.errors import SettingsError, UnknownName, VaultError
 from intarsia.experiments import digits_demo
-from intarsia.experiments.demo import Stage, run_demo
+from intarsia.experiments.demo import Stage, clear, run_demo
 from intarsia.vault import Vault
 
 
@@ -29,10 +29,13 @@ def test_the_page_is_written_and_the_owner_is_gone(tmp_path: Path, monkeypatch: 
     assert len(phases) == 6
     vault = Vault.open(tmp_path / "demo" / "digits.vault")
     assert [info.name for info in vault.compartments()] == ["birch", "cherry", "ebony", "maple"]
-    run_demo("digits", tmp_path / "demo", on_phase=nobody, on_step=nobody)
 
 
-def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+def test_only_a_folder_that_a_demo_made_is_emptied(tmp_path: Path) -> None:
+    clear(tmp_path / "demo")
+    (tmp_path / "demo" / "index.html").write_text("an earlier page")
+    clear(tmp_path / "demo")
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == [".intarsia-demo"]
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(VaultError, match="no demo made it"):
         run_demo("digits", tmp_path, on_phase=nobody, on_step=nobody)

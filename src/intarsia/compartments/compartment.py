@@ -20,7 +20,7 @@ from torch import Tensor
 
 from intarsia.backbone.backbone import Backbone
 from intarsia.compartments.adapters import Kind, Lora, adapter_from, adapter_settings
-from intarsia.errors import CorruptError, IncompatibleError
+from intarsia.errors import CorruptError, IncompatibleError, SettingsError
 from intarsia.files import canonical_json, digest_of, load_tensors, read_checked, read_json, save_tensors, write_json
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -70,7 +70,7 @@ class Compartment:
         if isinstance(self.adapter, Lora):
             write_json(folder / PEFT_FILE, peft_config(self.adapter))
             files[PEFT_FILE] = digest_of((folder / PEFT_FILE).read_bytes())
-        write_json(folder / RECORD_FILE, self.record() | {"files": files})
+        write_json(folder / RECORD_FILE, self.record() | {"files": files, "digest": self.digest})
 
     def _stored_params(self) -> dict[str, Tensor]:
         if not isinstance(self.adapter, Lora):
@@ -110,7 +110,7 @@ class Compartment:
             if isinstance(adapter, Lora):
                 read_checked(folder / PEFT_FILE, digest=digests[PEFT_FILE])  # not needed here, but what peft would read
                 params = {name.removeprefix(PEFT_PREFIX).removesuffix(".weight"): p for name, p in params.items()}
-            return cls(
+            loaded = cls(
                 name=stored["name"],
                 sources=tuple(stored["sources"]),
                 adapter=adapter,
@@ -124,10 +124,14 @@ class Compartment:
                 training=stored["training"],
                 environment=stored["environment"],
             )
-        except (KeyError, TypeError) as error:
+            whole = loaded.digest == stored["digest"]
+        except (AttributeError, KeyError, TypeError, ValueError, SettingsError) as error:
             raise CorruptError(
                 f"{folder / RECORD_FILE}: not a compartment's record ({error}); train it again"
             ) from error
+        if not whole:
+            raise CorruptError(f"{folder / RECORD_FILE}: has been changed since it was written; train it again")
+        return loaded
 
     @property
     def digest(self) -> str:

@@ -72,13 +72,13 @@ def run_demo(
         raise SettingsError(
             "the emoji demo needs its images: run 'intarsia data emoji FOLDER', then pass --emoji FOLDER"
         )
-    _clear(out)
+    clear(out)
     stage = Stage(out, seed, on_phase, on_step)
     report: Report = digits_demo(stage) if emoji is None or data == "digits" else emoji_demo(stage, emoji)
     return report.write(out / "index.html")
 
 
-def _clear(out: Path) -> None:
+def clear(out: Path) -> None:
     """Make `out` an empty folder that is marked as a demo's; anything else that lies there is left alone."""
     mark = out / ".intarsia-demo"
     if out.exists() and any(out.iterdir()) and not mark.exists():

@@ -127,10 +127,11 @@ class _Verifier:
     def compartment(self, name: str, sources: Mapping[str, SourceInfo]) -> None:
         """Digests of all files, the source it was trained on, and whether it fits backbone and basis."""
         where, folder = f"{COMPARTMENTS}/{name}", self.store.compartment(name)
-        expected = [ADAPTER_FILE, ROUTER_FILE, COMPARTMENT_FILE, SLICES]
+        expected = [ADAPTER_FILE, PEFT_FILE, ROUTER_FILE, COMPARTMENT_FILE, SLICES]
         with self.at(where):
             compartment = Compartment.load(folder)
-            expected += [PEFT_FILE] if compartment.adapter.name == "lora" else []
+            if compartment.adapter.name != "lora":
+                expected.remove(PEFT_FILE)
             self._digests(folder)
             self._slices(folder, compartment)
             if compartment.name != name:
