@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from intarsia.cli.command import FAILED, INTERRUPTED, explain
+from intarsia.compartments import Compartment
 from intarsia.data import encode_png
 from intarsia.vault import Vault
 
@@ -208,10 +210,9 @@ def test_a_damaged_compartment_is_named(vault: Path, tmp_path: Path, run):
 
 
 def test_a_compartment_of_another_backbone_is_refused(vault: Path, tmp_path: Path, run):
-    record = vault / "compartments" / "oak" / "compartment.json"
-    stored = json.loads(record.read_bytes())
-    stored["backbone"]["network"] = "0" * 64
-    record.write_text(json.dumps(stored))
+    folder = vault / "compartments" / "oak"
+    oak = Compartment.load(folder)
+    replace(oak, backbone={**oak.backbone, "network": "0" * 64}).save(folder)
     answer = run("sample", vault, "--out", tmp_path / "out")
     assert answer.code == FAILED
     assert "was trained on another network" in answer.err

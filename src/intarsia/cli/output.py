@@ -28,7 +28,7 @@ class Table:
 
 
 class Bars:
-    """Progress bars, one per name, made when first shown; nothing at all where no terminal shows them."""
+    """Progress bars, one per name, made when first shown; where no terminal shows them, only what begins is said."""
 
     def __init__(self, progress: Progress | None):
         self._progress = progress
@@ -44,7 +44,9 @@ class Bars:
 
     def phase(self, text: str) -> None:
         """Say what begins now, above the bars."""
-        if self._progress is not None:
+        if self._progress is None:
+            typer.echo(text, err=True)
+        else:
             self._progress.console.print(text, markup=False, highlight=False)
 
 

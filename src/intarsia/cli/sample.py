@@ -81,7 +81,8 @@ class Mixing:
     weights: Annotated[
         str,
         typer.Option(
-            help="gaussian, reference or prototype, which need the router part of that name; prior or uniform.",
+            help="gaussian, reference or prototype, which need the router part of that name; prior or uniform; "
+            "joint, the paper's classifier, fitted on the spot and not isolated.",
             rich_help_panel=_MIX,
         ),
     ] = "gaussian"

@@ -30,7 +30,7 @@ from intarsia.vault import Vault
 BACKBONE = "uvit-tiny-8"
 TRAINING = TrainSettings(adapter=Lora(rank=8), steps=400, rows=64, lr=5e-3, threads=2)
 COUNT = 1000
-SHOWN, COLUMNS = 60, 10
+SHOWN, COLUMNS = 32, 8
 STEPS = 30
 REJECTS_ACCEPTED = 0.05
 JUDGE_STEPS = 1000
@@ -108,24 +108,24 @@ def _hero(ours: Result, naive: Result, scores: dict[str, _Score], real: Tensor, 
         pictures=[
             Picture(
                 "Composed by intarsia",
-                grid(ours.images[:SHOWN], columns=COLUMNS, scale=5),
-                "Sixty composed digits",
-                "The first 60, not chosen.",
+                grid(ours.images[:SHOWN], columns=COLUMNS, scale=6),
+                "Composed digits",
+                f"The first {SHOWN}, not chosen.",
                 f"{mine.accepted:.0%} legible",
                 mine.accepted >= accepted - 0.1,
             ),
             Picture(
                 "The same five adapters, naively averaged",
-                grid(naive.images[:SHOWN], columns=COLUMNS, scale=5),
-                "Sixty blurred images from naive averaging",
-                "The first 60, same noise.",
+                grid(naive.images[:SHOWN], columns=COLUMNS, scale=6),
+                "Blurred images from naive averaging",
+                f"The first {SHOWN}, same noise.",
                 f"{theirs.accepted:.0%} legible",
                 False,
             ),
             Picture(
                 "Real digits, for comparison",
-                grid(real[torch.linspace(0, len(real) - 1, SHOWN).long()], columns=COLUMNS, scale=5),
-                "Sixty real handwritten digits",
+                grid(real[torch.linspace(0, len(real) - 1, SHOWN).long()], columns=COLUMNS, scale=6),
+                "Real handwritten digits",
                 "Held out: no adapter and no judge saw them.",
                 f"{accepted:.0%} legible",
             ),
@@ -197,9 +197,9 @@ def _forgotten(after: Result, gone: str, digits_gone: str, left: _Score, clean: 
         pictures=[
             Picture(
                 "Composed by those who stayed",
-                grid(after.images[:SHOWN], columns=COLUMNS, scale=5),
-                "Sixty composed digits without those of the owner who left",
-                "The first 60, not chosen.",
+                grid(after.images[:SHOWN], columns=COLUMNS, scale=6),
+                "Composed digits without those of the owner who left",
+                f"The first {SHOWN}, not chosen.",
                 f"{left.accepted:.0%} legible",
                 None,
             )
