@@ -126,7 +126,7 @@ def _hero(ours: Result, naive: Result, scores: dict[str, _Score], real: Tensor, 
                 "Real digits, for comparison",
                 grid(real[torch.linspace(0, len(real) - 1, SHOWN).long()], columns=COLUMNS, scale=6),
                 "Real handwritten digits",
-                "Held out: no adapter and no judge saw them.",
+                "Held out: no adapter saw them.",
                 f"{accepted:.0%} legible",
             ),
         ],
@@ -140,8 +140,8 @@ def _hero(ours: Result, naive: Result, scores: dict[str, _Score], real: Tensor, 
             Number(
                 "legible, naive average",
                 f"{theirs.accepted:.1%}",
-                "at least 20 points below composed is right",
-                theirs.accepted <= mine.accepted - 0.2,
+                "at least 20 points below real digits is right",
+                theirs.accepted <= accepted - 0.2,
             ),
             Number(
                 "digits that appear",
@@ -224,8 +224,8 @@ def _evidence(stage: Stage, scores: dict[str, _Score], ours: Result, accepted: f
     calls = ours.calls.double().mean().item()
     return Section(
         "The figures",
-        "FD-digitnet is the Fréchet distance, in the judge's features, to real digits that neither compartments nor "
-        "judge saw; with so few digits it is noisy, so read the intervals. "
+        "FD-digitnet is the Fréchet distance, in the judge's features, to real digits that no compartment "
+        "saw; with so few digits it is noisy, so read the intervals. "
         f"Composing took {calls:.1f} network calls per image, one plain model takes {STEPS}.",
         pictures=[
             Picture(
