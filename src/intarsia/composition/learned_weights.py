@@ -73,7 +73,7 @@ class _PrototypeEvidence:
 class Joint:
     """The paper's classifier, fitted on all sources at once: not isolated, for reproduction only.
 
-    Whatever is forgotten from one source stays in it; a vault therefore fits it for each composition and keeps it nowhere.
+    Whatever is forgotten from one source stays in it; a vault fits it for each composition and keeps it nowhere.
     """
 
     name: ClassVar[str] = "joint"
