@@ -185,6 +185,11 @@ def test_one_line_says_what_is_wrong(vault: Path, package: Path, run, monkeypatc
         ("sample", "v", "--out", "o", "--sources", ""),
         ("sample", "v", "--out", "o", "--sources", "oak,,elm"),
         ("sample", "v", "--out", "o", "--prior", "oak"),
+        ("sample", "v", "--out", "o", "--prior", "oak=1,oak=2"),
+        ("sample", "v", "--out", "o", "--sources", "oak,elm", "--sources", "oak"),
+        ("train", "v", "fir", "fir"),
+        ("train", "v", "fir", "--targets", "attn.qkv,attn.qkv"),
+        ("data", "emoji", "e", "--size", "32", "--size", "32"),
         ("smaple", "v"),
         ("init", "v"),
         ("source", "add", "v"),
@@ -195,8 +200,13 @@ def test_a_wrong_call_is_exit_code_two(vault: Path, run, monkeypatch: pytest.Mon
     before = contents(vault.parent)
     answer = run(*words)
     assert (answer.code, answer.out) == (2, "")
-    assert "Usage" in answer.err
+    reason, usage = answer.err.splitlines()
+    assert reason.startswith("error: ")
+    assert usage.startswith("Usage: ")
     assert contents(vault.parent) == before
+    documented = run(*words, "--json")
+    assert documented.code == 2
+    assert documented.json == {"error": {"type": "UsageError", "message": reason.removeprefix("error: ")}}
 
 
 def test_a_damaged_compartment_is_named(vault: Path, tmp_path: Path, run):
@@ -246,6 +256,41 @@ def test_with_json_an_error_is_a_document_too(vault: Path, run):
     assert answer.err == f"error: {answer.json['error']['message']}\n"
 
 
+def test_a_long_list_of_problems_is_cut_for_people_only(vault: Path, tmp_path: Path, run):
+    images = write_images(tmp_path / "many", 25, labels=("only",), side=2 * SIDE)
+    words = ("source", "add", vault, "many", images, *TERMS)
+    answer = run(*words)
+    assert len(answer.err.splitlines()) == 1 + 20 + 1
+    assert answer.err.splitlines()[-1] == "  … and 5 more; --json lists them all"
+    error = run(*words, "--json").json["error"]
+    assert error["message"] == f"{images}: 25 problems, nothing was ingested"
+    assert [line.split(":")[0] for line in error["problems"]] == sorted(f"only/{k}.png" for k in range(25))
+
+
+def test_what_a_terminal_would_obey_is_shown_escaped(vault: Path, tmp_path: Path, run, done):
+    images = write_images(tmp_path / "sly")
+    (images / "metadata.jsonl").write_text(
+        "\n".join(json.dumps({"file_name": f"{'ab'[k % 2]}/{k}.png", "text": "one\ntwo\x1b[2J"}) for k in range(6))
+    )
+    done("source", "add", vault, "sly", images, "--owner", "Eve\x1b]0;gone\x07\nroot", "--licence", "MIT")
+    for words in (("list", vault), ("source", "show", vault, "sly", "--samples"), ("forget", vault, "sly")):
+        answer = run(*words)
+        assert "\x1b" not in answer.out + answer.err
+        assert "Eve\\x1b]0;gone\\x07\\nroot" in answer.out + answer.err
+    assert len(run("list", vault).out.splitlines()) == 1 + 4
+    assert done("source", "show", vault, "sly")["owner"] == "Eve\x1b]0;gone\x07\nroot"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")]
+)
+def test_too_little_memory_is_no_fault_of_ours(run, monkeypatch: pytest.MonkeyPatch, error: Exception):
+    raising(monkeypatch, error)
+    (line,) = run("list", "v").err.splitlines()
+    assert line.startswith("error: more memory was asked for than there is")
+    assert "--debug" not in line
+
+
 def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def broken(path: object) -> None:
         raise error
@@ -269,6 +314,7 @@ def test_an_interruption_says_that_it_can_go_on(run, monkeypatch: pytest.MonkeyP
     assert (answer.code, answer.out) == (INTERRUPTED, "")
     (line,) = answer.err.splitlines()
     assert "the same command goes on" in line
+    assert run("list", "v", "--json").json == {"error": {"type": "Interrupted", "message": line}}
 
 
 def test_a_file_that_may_not_be_read_is_named(run, monkeypatch: pytest.MonkeyPatch):

@@ -15,7 +15,7 @@ from intarsia.vault import Vault
 
 from .helpers import QUICK
 
-COMMAND = (sys.executable, "-m", "intarsia.cli")
+COMMAND = (sys.executable, "-m", "intarsia")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -11,12 +12,13 @@ from typer.core import TyperGroup
 
 import intarsia.cli.data as data
 import intarsia.cli.source as source
-from intarsia.cli.command import command, help_text
+from intarsia.cli.command import MISUSED, command, help_text
 from intarsia.cli.demo import demo
 from intarsia.cli.doctor import doctor, version_here
 from intarsia.cli.forget import forget
 from intarsia.cli.init import init
 from intarsia.cli.list import list_members
+from intarsia.cli.output import Output
 from intarsia.cli.pretrain import pretrain
 from intarsia.cli.sample import sample
 from intarsia.cli.train import train
@@ -41,11 +43,42 @@ GROUPS: Mapping[str, tuple[str, str, Panel]] = MappingProxyType(
 )
 
 
-class _InOrder(TyperGroup):
-    """Lists commands and groups in the order of the tables above."""
+# Some versions of Typer carry a Click of their own, whose errors are not those of the package named click.
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+
+
+class _Root(TyperGroup):
+    """Lists commands and groups in the order of the tables above, and says in one line why a call is none."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(self.commands, key=list(_places()).index)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        words = sys.argv[1:] if args is None else list(args)
+        try:
+            code = super().main(words, prog_name, complete_var, False, windows_expand_args, **extra)
+        except _USAGE_ERROR as error:
+            misused(error, Output(json="--json" in words))
+            code = MISUSED
+        sys.exit(code)
+
+
+def misused(error: Any, output: Output) -> None:
+    """Say why a call is none, and what it should look like."""
+    message = error.format_message()
+    if not message:  # called without any word, which has shown the help already
+        return
+    output.fail("UsageError", message)
+    if error.ctx is not None:
+        output.note(f"{error.ctx.get_usage()}; {error.ctx.command_path} --help says more")
 
 
 def _places() -> Iterator[str]:
@@ -66,7 +99,7 @@ def _fill(target: typer.Typer, commands: Panel, panel: str | None = None) -> Non
 
 def _build() -> typer.Typer:
     built = _typer()
-    built.callback(cls=_InOrder, help=help_text(root))(root)
+    built.callback(cls=_Root, help=help_text(root))(root)
     for panel, commands in COMMANDS.items():
         _fill(built, commands, panel)
     for name, (panel, text, commands) in GROUPS.items():
@@ -89,8 +122,7 @@ def root(
 ) -> None:
     """Generative models inlaid from compartments: one per source, trained alone, joined only while an image is drawn.
 
-    Every command ends with exit code 0 only if it did what was asked; 1 means that something was found wrong, and the
-    reason is on the standard error; 2 that it was called wrongly; 130 that it was interrupted.
+    Every command ends with exit code 0 only if it did what was asked.
     """
 
 

@@ -13,15 +13,24 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from inspect import Parameter
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 import typer
 
 from intarsia.cli.output import Output
-from intarsia.errors import IntarsiaError
+from intarsia.errors import IngestError, IntarsiaError
 
-FAILED, INTERRUPTED = 1, 130
-_DELIBERATE = (typer.Exit, typer.Abort, typer.BadParameter)
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+EXIT_CODES: Mapping[int, str] = MappingProxyType(
+    {
+        0: "the command did what was asked",
+        FAILED: "something was found wrong, and the reason is on the standard error",
+        MISUSED: "the command was called wrongly",
+        INTERRUPTED: "it was interrupted",
+    }
+)
+_INTERRUPTED = "interrupted: nothing is half-written, and the same command goes on from what is saved"
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -74,10 +83,11 @@ def _guard(action: Callable[[], None], output: Output) -> None:
     """Run a command; whatever it raises becomes one line on the standard error and an exit code."""
     try:
         action()
-    except _DELIBERATE:
+    except (typer.Exit, typer.BadParameter):
         raise
-    except KeyboardInterrupt as error:
-        output.note("interrupted: nothing is half-written, and the same command goes on from what is saved")
+    except (KeyboardInterrupt, typer.Abort) as error:
+        output.note(_INTERRUPTED)
+        output.document_error("Interrupted", _INTERRUPTED)
         raise typer.Exit(INTERRUPTED) from error
     except BrokenPipeError as error:
         # Whoever read the output has gone (`| head`); the interpreter must not try to flush the rest on its way out.
@@ -86,15 +96,19 @@ def _guard(action: Callable[[], None], output: Output) -> None:
     except Exception as error:
         if output.debug:
             traceback.print_exc()
-        output.fail(type(error).__name__, explain(error))
+        output.fail(type(error).__name__, explain(error), error.problems if isinstance(error, IngestError) else ())
         raise typer.Exit(FAILED) from error
 
 
 def explain(error: Exception) -> str:
-    """What to tell the user about an error."""
+    """What to tell the user about an error, in one line."""
+    if isinstance(error, IngestError):
+        return error.summary
     if isinstance(error, IntarsiaError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     what = " ".join(f"{type(error).__name__}: {error}".split())
+    if isinstance(error, MemoryError) or "not enough memory" in what:  # torch raises a plain RuntimeError
+        return f"more memory was asked for than there is ({what}); ask for fewer or smaller images at once"
     return f"a fault in intarsia itself ({what}); run it again with --debug and pass on what it shows"

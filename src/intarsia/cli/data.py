@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from intarsia.cli.output import Output, Table
-from intarsia.cli.parameters import split
+from intarsia.cli.parameters import distinct, split
 
 if TYPE_CHECKING:
     from intarsia.data import Source
@@ -64,7 +64,7 @@ def emoji(
     """
     from intarsia.data.collections import EMOJI_SOURCES, build_emoji
 
-    wanted, sizes = split("--sources", sources) or tuple(EMOJI_SOURCES), tuple(size or (32,))
+    wanted, sizes = split("--sources", sources) or tuple(EMOJI_SOURCES), distinct("--size", size or (32,))
     tables = []
     with output.progress() as bars:
         for table in build_emoji(folder, sources=wanted, sizes=sizes):

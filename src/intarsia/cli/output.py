@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
+_SHOWN = 20  # problems at a terminal
+_JOINERS = "\u200c\u200d"  # no letters themselves, but many scripts and emoji are spelt with them
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows under headings: drawn at a terminal, separated by tabs elsewhere."""
@@ -23,7 +27,7 @@ class Table:
     rows: Sequence[Sequence[object]]
 
     def plain(self) -> str:
-        lines = ["\t".join(str(cell) for cell in row) for row in (self.headings, *self.rows)]
+        lines = ["\t".join(printable(str(cell)) for cell in row) for row in (self.headings, *self.rows)]
         return "\n".join(lines)
 
 
@@ -45,9 +49,9 @@ class Bars:
     def phase(self, text: str) -> None:
         """Say what begins now, above the bars."""
         if self._progress is None:
-            typer.echo(text, err=True)
+            typer.echo(printable(text), err=True)
         else:
-            self._progress.console.print(text, markup=False, highlight=False)
+            self._progress.console.print(printable(text), markup=False, highlight=False)
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,23 @@ class Output:
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
-        """Say something beside the result."""
-        sys.stderr.write(text + "\n")
+        """Say something beside the result, on one line."""
+        sys.stderr.write(printable(text) + "\n")
 
-    def fail(self, kind: str, message: str) -> None:
-        """Say why there is no result."""
+    def fail(self, kind: str, message: str, problems: Sequence[str] = ()) -> None:
+        """Say why there is no result: in one line, and one more for each of several problems."""
         self.note(f"error: {message}")
+        for problem in problems[:_SHOWN]:
+            self.note(f"  {problem}")
+        if len(problems) > _SHOWN:
+            self.note(f"  … and {len(problems) - _SHOWN} more; --json lists them all")
+        self.document_error(kind, message, problems)
+
+    def document_error(self, kind: str, message: str, problems: Sequence[str] = ()) -> None:
+        """Where JSON is wanted, the document that stands in place of a result."""
         if self.json:
-            self.answer({"error": {"type": kind, "message": message}})
+            more = {"problems": list(problems)} if problems else {}
+            self.answer({"error": {"type": kind, "message": message, **more}})
 
     @contextmanager
     def progress(self) -> Iterator[Bars]:
@@ -103,9 +116,14 @@ class Output:
             yield Bars(progress)
 
 
+def printable(text: str) -> str:
+    """The text on one line, without anything that a terminal would obey: such characters are shown escaped."""
+    return "".join(c if c.isprintable() or c in _JOINERS else c.encode("unicode_escape").decode() for c in text)
+
+
 def _print(part: str | Table) -> None:
     if isinstance(part, str):
-        sys.stdout.write(part + "\n")
+        sys.stdout.write(printable(part) + "\n")
     elif not sys.stdout.isatty():
         sys.stdout.write(part.plain() + "\n")
     else:
@@ -116,5 +134,5 @@ def _print(part: str | Table) -> None:
 
         drawn = Drawn(*part.headings, box=box.SIMPLE_HEAD)
         for row in part.rows:
-            drawn.add_row(*(Text(str(cell)) for cell in row))
+            drawn.add_row(*(Text(printable(str(cell))) for cell in row))
         Console().print(drawn)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
+
+N = TypeVar("N", bound=Hashable)
 
 VaultPath = Annotated[Path, typer.Argument(help="Folder of the vault.", metavar="VAULT", show_default=False)]
 SourceName = Annotated[str, typer.Argument(help="Name of a source.", metavar="NAME", show_default=False)]
@@ -20,28 +23,42 @@ def split(option: str, given: Sequence[str] | None) -> tuple[str, ...] | None:
     """Names from an option that may be repeated and may hold several with commas between; None if it was not given.
 
     Raises:
-        typer.BadParameter: it was given without a name: "all" must never be what an empty variable asks for.
+        typer.BadParameter: it was given without a name: "all" must never be what an empty variable asks for; or with
+            the same name twice.
     """
     if not given:
         return None
     names = tuple(name.strip() for text in given for name in text.split(","))
     if not all(names):
         raise typer.BadParameter(f"a name is empty in {', '.join(map(repr, given))}", param_hint=option)
-    return names
+    return distinct(option, names)
+
+
+def distinct(option: str, names: Sequence[N]) -> tuple[N, ...]:
+    """The names, each of which may be given once only.
+
+    Raises:
+        typer.BadParameter: one is given twice.
+    """
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise typer.BadParameter(f"{', '.join(map(repr, twice))} is given more than once", param_hint=option)
+    return tuple(names)
 
 
 def numbers(option: str, given: Sequence[str] | None) -> dict[str, float] | None:
     """Numbers by name from `name=number` texts; None if there are none.
 
     Raises:
-        typer.BadParameter: something else was given.
+        typer.BadParameter: something else was given, or a name twice.
     """
     pairs = split(option, given)
     if pairs is None:
         return None
     try:
-        return {name: float(value) for name, value in (pair.split("=") for pair in pairs)}
+        read = [(name.strip(), float(value)) for name, value in (pair.split("=") for pair in pairs)]
     except ValueError:
         raise typer.BadParameter(
             f"expected name=number, found {', '.join(map(repr, pairs))}", param_hint=option
         ) from None
+    distinct(option, [name for name, _ in read])
+    return dict(read)

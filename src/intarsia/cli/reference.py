@@ -14,10 +14,15 @@ import typer
 from typer.main import get_command
 
 from intarsia.cli.app import app
+from intarsia.cli.command import EXIT_CODES
 
 _HEAD = """# The command line
 
 <!-- Made by `python -m intarsia.cli.reference docs/cli.md`; a test compares. Change the commands, not this file. -->
+"""
+_ERRORS = """A reason is one line that begins with `error: `, and one line more for each file that was refused.
+With `--json` it is a document on the standard output too, `{"error": {"type": …, "message": …, "problems": […]}}`,
+where `problems` is there only if files were refused, and holds all of them.
 """
 _COMMON = ("json", "debug", "help")
 
@@ -29,6 +34,7 @@ def reference() -> str:
     common = ["`--json`: answer with one JSON document on the standard output."]
     common += ["`--debug`: show the traceback of an error.", "`--help`, `-h`: show the help of a command."]
     sections += ["Options of every command:\n", _options(common)]
+    sections += ["Exit codes:\n", _options([f"{code}: {meaning}." for code, meaning in EXIT_CODES.items()]), _ERRORS]
     sections += [_section(path, command) for path, command in commands()]
     return "\n".join(sections)
 

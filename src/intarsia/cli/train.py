@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from intarsia.cli.output import Output, Table
-from intarsia.cli.parameters import VaultPath, split
+from intarsia.cli.parameters import VaultPath, distinct, split
 from intarsia.errors import SettingsError, UnknownName
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def train(
     settings = TrainSettings(adapter=adapter.kind(), **vars(options))
     opened = Vault.open(vault)
     before = {compartment.name: compartment.digest for compartment in opened.compartments()}
-    wanted = list(dict.fromkeys(names)) if names else _all(opened, set() if restart else set(before))
+    wanted = list(distinct("NAMES", names)) if names else _all(opened, set() if restart else set(before))
     steps = opened.training(
         wanted, settings, routers=split("--routers", routers) or ("gaussian",), restart=restart, save_every=save_every
     )

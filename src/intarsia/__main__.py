@@ -1,0 +1,5 @@
+"""`python -m intarsia` is `intarsia`."""
+
+from intarsia.cli import main
+
+main()
