@@ -157,11 +157,13 @@ def test_another_runs_checkpoint_is_refused(
         next(pretrain(tiny(), stripes, None, replace(SETTINGS, steps=9, **change), checkpoint=checkpoint))
 
 
-def test_a_finished_run_can_be_extended(tiny: Make, stripes: Tensor, tmp_path: Path) -> None:
+def test_a_finished_run_can_be_extended_and_not_shortened(tiny: Make, stripes: Tensor, tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     list(pretrain(tiny(), stripes, None, SETTINGS, checkpoint=checkpoint))
     steps = list(pretrain(tiny(), stripes, None, replace(SETTINGS, steps=9), checkpoint=checkpoint))
     assert [step.step for step in steps] == [8, 9]
+    with pytest.raises(SettingsError, match="holds 9 steps, 7 are asked for; ask for at least 9"):
+        next(pretrain(tiny(), stripes, None, SETTINGS, checkpoint=checkpoint))
 
 
 def test_another_networks_checkpoint_is_refused(tiny: Make, stripes: Tensor, tmp_path: Path) -> None:
@@ -197,6 +199,10 @@ def test_labels_are_needed_exactly_where_the_backbone_has_them(
         ({"label_dropout": 1.0}, "label_dropout"),
         ({"ema": 1.0}, "ema"),
         ({"cooldown": 0.0}, "cooldown"),
+        ({"lr": 0.0}, "lr is 0.0"),
+        ({"warmup": -1}, "warmup is -1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"clip": float("nan")}, "clip is nan"),
     ],
 )
 def test_senseless_settings_are_refused(change: dict[str, Any], complaint: str) -> None:

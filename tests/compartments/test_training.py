@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,9 +132,9 @@ def test_draws_are_keyed_by_sample_and_step() -> None:
     without = [others[k] for k in draw_rows(sample_keys([ids[k] for k in others], seed=3), 7, 16)]
     assert set(rows[1:].tolist()) <= set(without), "a sample that leaves must not move the others"
     assert set(draw_rows(keys, 8, 16).tolist()) != set(rows.tolist())
-    counts = torch.bincount(torch.from_numpy(draw_rows(keys[:5], 0, 13).astype("int64")), minlength=5)
-    assert counts.tolist().count(3) == 3
-    assert counts.tolist().count(2) == 2
+    for step in range(20):
+        counts = torch.bincount(torch.from_numpy(draw_rows(keys[:5], step, 13)), minlength=5)
+        assert sorted(counts.tolist()) == [2, 2, 3, 3, 3], "nobody has a third turn before all have had two"
 
     here, there = draw_noise(ids[:3], 3, 7, (1, 4, 4)), draw_noise(ids[2:5], 3, 7, (1, 4, 4))
     assert torch.equal(here.eps[2], there.eps[0])
@@ -160,9 +161,56 @@ def test_a_checkpoint_of_another_compartment_is_refused(tmp_path: Path) -> None:
 def test_bad_settings_are_named() -> None:
     with pytest.raises(SettingsError, match="7 steps cannot be split evenly over 2 slices"):
         quick(Lora(), steps=7, slices=2)
-    with pytest.raises(SettingsError, match="rows is 0"):
-        quick(Lora(), rows=0)
     backbone = tiny_backbone()
-    mixed = [Trainee(backbone, toy_data("first"), quick(Lora(), threads=k)) for k in (1, 2)]
+    mixed = [Trainee(backbone, toy_data(f"number {k}"), quick(Lora(), threads=k)) for k in (1, 2)]
     with pytest.raises(SettingsError, match="one number of threads"):
         next(train(mixed))
+    with pytest.raises(SettingsError, match="number 1, number 1; name each source once"):
+        next(train([mixed[0], mixed[0]]))
+    with pytest.raises(SettingsError, match="save_every is 0"):
+        next(train(mixed[:1], save_every=0))
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("steps", (0, 1.5, True)),
+        ("rows", (0, 10**6)),
+        ("slices", (0,)),
+        ("lr", (0.0, -1.0, float("nan"), float("inf"), "fast")),
+        ("warmup", (-1,)),
+        ("cooldown", (0.0, 1.5, float("nan"))),
+        ("ema", (1.0, -0.1, float("nan"))),
+        ("label_dropout", (1.0, float("nan"))),
+        ("threads", (0, 2.0)),
+        ("precision", ("float16",)),
+        ("seed", (-1, 2**63, 0.5)),
+    ],
+)
+def test_every_setting_is_checked(field: str, values: tuple[object, ...]) -> None:
+    for value in values:
+        with pytest.raises(SettingsError, match=rf"^{field} (is|')"):
+            quick(Lora(), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (Lora, {"rank": 0}),
+        (Lora, {"rank": 10**6}),
+        (Lora, {"scale": float("nan")}),
+        (DeepPrompts, {"tokens": 0}),
+        (DeepPrompts, {"tokens": 10**6}),
+        (Parallel, {"width": 0}),
+    ],
+    ids=str,
+)
+def test_every_setting_of_an_adapter_is_checked(kind: Callable[..., Kind], wrong: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match=rf"^{next(iter(wrong))} is"):
+        kind(**wrong)
+
+
+def test_a_layer_is_adapted_once() -> None:
+    for targets in ((), ("attn.qkv", "attn.qkv")):
+        with pytest.raises(SettingsError, match="name at least one, each once"):
+            Lora(targets=targets)

@@ -218,5 +218,19 @@ def test_bad_compositions_are_named() -> None:
         CompositeDenoiser(some, torch.tensor([0.5, 0.6]), Prior(shares_of(some)), Full(), SCHEDULE, (2,))
     with pytest.raises(SettingsError, match="2 labels for 3 images"):
         sample(composed(some, Full()), 3, SampleSettings(), decode=lambda x: x, labels=["a", "b"])
-    with pytest.raises(UnknownName, match="did you mean 'ddim'"):
-        SampleSettings(sampler="dimm")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"sampler": "dimm"}, "did you mean 'ddim'"),
+        ({"spacing": "log"}, "unknown time spacing 'log'"),
+        ({"steps": 0}, "steps is 0"),
+        ({"batch": 0}, "batch is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"guidance_scale": float("nan")}, "guidance_scale is nan, expected a finite number"),
+    ],
+)
+def test_every_setting_of_sampling_is_checked(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        SampleSettings(**wrong)

@@ -75,7 +75,7 @@ def test_names() -> None:
         routing_from("top_k:x")
     with pytest.raises(SettingsError, match="takes no number"):
         routing_from("full:2")
-    with pytest.raises(SettingsError, match="at least one member"):
+    with pytest.raises(SettingsError, match="k of top_k is 0, expected a whole number, at least 1"):
         TopK(0)
-    with pytest.raises(SettingsError, match=r"in \[0, 0.5\]"):
+    with pytest.raises(SettingsError, match=r"threshold is 0.7, expected a finite number, at least 0 and at most 0.5"):
         Threshold(0.7)

@@ -85,7 +85,11 @@ def test_sample_sets_have_one_order(picture_draws: list[Draws]) -> None:
         SampleSet(latents, names, ["a", "b"])
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch": 0}, {"lr": 0.0}, {"odds": -1.0}, {"queries": 0}], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [{"steps": 0}, {"batch": 0}, {"lr": 0.0}, {"lr": float("nan")}, {"odds": -1.0}, {"queries": 0}, {"seed": -1}],
+    ids=str,
+)
 def test_senseless_settings_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(SettingsError):
         HeadSettings(**wrong)

@@ -21,6 +21,7 @@ from intarsia.backbone.backbone import Backbone
 from intarsia.backbone.optimizer import build_optimisers, optimiser_tensors, restore_optimisers, set_lr, trapezoid
 from intarsia.backbone.precision import PRECISIONS, MasterParams, resolve_precision
 from intarsia.backbone.uvit import UViT
+from intarsia.checks import check_number, check_seed, check_whole
 from intarsia.diffusion import Schedule, expand, keyed_generator, keyed_normal, target
 from intarsia.errors import SettingsError
 from intarsia.files import load_tensors, read_json, save_tensors, write_json
@@ -47,10 +48,16 @@ class PretrainSettings:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "variants"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if not 0 <= self.label_dropout < 1 or not 0 <= self.ema < 1 or not 0 < self.cooldown <= 1:
-            raise SettingsError("label_dropout and ema must lie in [0, 1), cooldown in (0, 1]")
+            check_whole(name, getattr(self, name))
+        check_whole("warmup", self.warmup, least=0)
+        check_seed(self.seed)
+        check_number("cooldown", self.cooldown, above=0, most=1)
+        for name in ("ema", "label_dropout"):
+            check_number(name, getattr(self, name), least=0, below=1)
+        for name in ("lr", "clip"):
+            check_number(name, getattr(self, name), above=0)
+        check_number("weight_decay", self.weight_decay, least=0)
+        resolve_precision(self.precision)
 
     def settings(self) -> dict[str, Any]:
         return asdict(self)
@@ -70,6 +77,7 @@ class _Run:
     """What pre-training any module needs between steps: masters, averages, optimisers, checkpoints."""
 
     def __init__(self, module: nn.Module, settings: PretrainSettings, checkpoint: Path | None, save_every: int):
+        check_whole("save_every", save_every)
         self.module, self.settings, self.checkpoint, self.save_every = module, settings, checkpoint, save_every
         module.train().requires_grad_(True)
         precision = resolve_precision(settings.precision)
@@ -124,6 +132,12 @@ class _Run:
             found = ", ".join(f"{key} {stored.get(key)!r} there, {wanted[key]!r} here" for key in differing)
             raise SettingsError(f"{self.checkpoint} was made with other settings ({found}); remove it to start afresh")
         tensors = load_tensors(self.checkpoint)
+        done = int(tensors["done"])
+        if done > self.settings.steps:
+            raise SettingsError(
+                f"{self.checkpoint} holds {done} steps, {self.settings.steps} are asked for; ask for at least {done}, "
+                "or remove it to start afresh"
+            )
         shapes = {f"params.{name}": p.shape for name, p in self.module.named_parameters()}
         if {name: t.shape for name, t in tensors.items() if name.startswith("params.")} != shapes:
             raise SettingsError(f"{self.checkpoint} is of another network; remove it to start afresh")
@@ -133,7 +147,7 @@ class _Run:
                 self.average[name].copy_(tensors[f"average.{name}"])
         restore_optimisers(self.optimisers, tensors)
         self.params.push()
-        return int(tensors["done"])
+        return done
 
 
 def pretrain_autoencoder(

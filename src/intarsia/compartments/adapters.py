@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from intarsia.backbone.uvit import Block, UViT, attention
+from intarsia.checks import check_number, check_whole
 from intarsia.diffusion import keyed_normal
 from intarsia.errors import SettingsError, UnknownName
 
 Params = Mapping[str, Tensor]
+
+MOST = 1 << 14  # rank, tokens or width; more than any backbone here is wide
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,11 @@ class Lora:
     targets: tuple[str, ...] = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise SettingsError(f"LoRA rank is {self.rank}, expected at least 1")
+        check_whole("rank", self.rank, most=MOST)
+        check_number("scale", self.scale)
         known = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "skip_linear")
+        if not self.targets or len(set(self.targets)) < len(self.targets):
+            raise SettingsError(f"LoRA targets {list(self.targets)}: name at least one, each once")
         for target in self.targets:
             if target not in known:
                 raise UnknownName("LoRA target", target, known)
@@ -123,8 +128,7 @@ class DeepPrompts:
     per_class: bool = False
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise SettingsError(f"{self.tokens} prompt tokens, expected at least 1")
+        check_whole("tokens", self.tokens, most=MOST)
 
     def initial(self, network: UViT, *, classes: int, seed: int) -> dict[str, Tensor]:
         sets = classes + 1 if self.per_class else 1
@@ -159,8 +163,7 @@ class Parallel:
     width: int = 64
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise SettingsError(f"parallel adapter of width {self.width}, expected at least 1")
+        check_whole("width", self.width, most=MOST)
 
     def initial(self, network: UViT, *, classes: int, seed: int) -> dict[str, Tensor]:
         dim, params = network.config.dim, {}

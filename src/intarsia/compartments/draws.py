@@ -36,13 +36,14 @@ def sample_keys(ids: Sequence[str], seed: int) -> Words:
 def draw_rows(keys: Words, step: int, count: int) -> npt.NDArray[np.intp]:
     """The samples of one step: the `count` with the smallest mix of (key, step), without repetition while they last.
 
-    Where there are fewer than `count`, each is drawn up to `ceil(count / N)` times. Returns places in `keys`, (count,).
+    Where there are fewer than `count`, all have their turn before any has the next, so that numbers of draws differ by
+    one at most. Returns places in `keys`, (count,).
     """
     rounds = -(-count // len(keys))
     turns = np.arange(rounds, dtype=np.uint64)[:, None] + np.uint64(step) * np.uint64(0x100000)
-    ranks = splitmix64(keys[None] ^ splitmix64(turns)).ravel()
-    rows = np.argsort(ranks, kind="stable")[:count]
-    return rows % len(keys)
+    ranks = splitmix64(keys[None] ^ splitmix64(turns))
+    # Turn before hash: nobody has a second turn while somebody waits for the first.
+    return np.argsort(ranks, axis=1, kind="stable").ravel()[:count]
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,13 @@ from intarsia.backbone.backbone import Backbone
 from intarsia.backbone.optimizer import trapezoid
 from intarsia.backbone.precision import PRECISIONS, resolve_precision
 from intarsia.backbone.pretrain import noised
+from intarsia.checks import check_number, check_seed, check_whole
 from intarsia.compartments.adapters import Adapted, FullCopy, Kind, Lora, adapter_settings
 from intarsia.compartments.draws import Words, draw_noise, draw_rows, sample_keys, slice_of
 from intarsia.errors import CorruptError, SettingsError
 from intarsia.files import load_tensors, save_tensors
+
+MOST_ROWS = 1 << 16  # images in one step; more is a slip of the keyboard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +52,28 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "rows", "slices"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name in ("steps", "slices"):
+            check_whole(name, getattr(self, name))
+        check_whole("rows", self.rows, most=MOST_ROWS)
+        check_whole("warmup", self.warmup, least=0)
+        check_seed(self.seed)
+        check_number("cooldown", self.cooldown, above=0, most=1)
+        for name in ("ema", "label_dropout"):
+            check_number(name, getattr(self, name), least=0, below=1)
+        if self.lr is not None:
+            check_number("lr", self.lr, above=0)
+        if self.threads is not None:
+            check_whole("threads", self.threads)
+        resolve_precision(self.precision)
         if self.steps % self.slices:
             raise SettingsError(
                 f"{self.steps} steps cannot be split evenly over {self.slices} slices; change one of them"
             )
-        if not 0 <= self.label_dropout < 1 or not 0 <= self.ema < 1 or not 0 < self.cooldown <= 1:
-            raise SettingsError("label_dropout and ema must lie in [0, 1), cooldown in (0, 1]")
+
+    @property
+    def first_lr(self) -> float:
+        """The learning rate after warming up."""
+        return self.adapter.default_lr if self.lr is None else self.lr
 
     def settings(self) -> dict[str, Any]:
         return asdict(self) | {"adapter": adapter_settings(self.adapter)}
@@ -92,10 +108,11 @@ def deterministic(threads: int | None = None) -> Iterator[int]:
     """Only deterministic kernels and a fixed number of threads; yields that number and restores both afterwards."""
     # The debug mode is the same switch as use_deterministic_algorithms, which imports torch's compiler for seconds.
     before, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    used = before if threads is None else threads
     torch.set_deterministic_debug_mode("error")
-    torch.set_num_threads(threads or before)
+    torch.set_num_threads(used)
     try:
-        yield threads or before
+        yield used
     finally:
         torch.set_deterministic_debug_mode(mode)
         torch.set_num_threads(before)
@@ -110,7 +127,7 @@ class Trainee:
         self.network = backbone.network_in(resolve_precision(settings.precision))
         self.params = settings.adapter.initial(backbone.network, classes=len(data.classes), seed=settings.seed)
         self.average = {name: p.clone() for name, p in self.params.items()}
-        self._optimiser = torch.optim.Adam(list(self.params.values()), lr=settings.lr or settings.adapter.default_lr)
+        self._optimiser = torch.optim.Adam(list(self.params.values()), lr=settings.first_lr)
         self.done = 0
         self._pools = [self._pool(part) for part in range(settings.slices)]
 
@@ -143,9 +160,8 @@ class Trainee:
         gradients = torch.autograd.grad(loss, list(working.values()), allow_unused=True, materialize_grads=True)
         for p, gradient in zip(self.params.values(), gradients, strict=True):
             p.grad = gradient.float()
-        lr = settings.lr or settings.adapter.default_lr
         factor = trapezoid(number, settings.steps, warmup=settings.warmup, cooldown=settings.cooldown)
-        self._optimiser.param_groups[0]["lr"] = lr * factor
+        self._optimiser.param_groups[0]["lr"] = settings.first_lr * factor
         self._optimiser.step()
         decay = min(settings.ema, (1 + number) / (10 + number))
         torch._foreach_lerp_(list(self.average.values()), list(self.params.values()), 1 - decay)
@@ -216,7 +232,14 @@ def train(trainees: Sequence[Trainee], *, save_every: int = 100) -> Iterator[Tra
 
     The bytes that come out do not depend on who trains beside whom, nor on interruptions. Checkpoints ("state") are
     written every `save_every` steps into each trainee's folder, if it has one.
+
+    Raises:
+        SettingsError: a name twice, different numbers of threads, or `save_every` below 1.
     """
+    check_whole("save_every", save_every)
+    names = [trainee.data.name for trainee in trainees]
+    if len(set(names)) < len(names):
+        raise SettingsError(f"to be trained: {', '.join(names)}; name each source once")
     threads = {trainee.settings.threads for trainee in trainees}
     if len(threads) > 1:
         raise SettingsError(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from intarsia.checks import check_number, check_whole
 from intarsia.diffusion import keyed_generator
 from intarsia.errors import SettingsError, UnknownName
 
@@ -68,8 +69,7 @@ class TopK:
     k: int = 1
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise SettingsError(f"top_k with k = {self.k}: at least one member must run")
+        check_whole("k of top_k", self.k)
 
     def __call__(self, weights: Tensor, prior: Tensor, turn: Turn) -> Tensor:
         if self.k >= weights.shape[1]:
@@ -88,10 +88,7 @@ class Threshold:
     at: float = 0.01
 
     def __post_init__(self) -> None:
-        if not 0 <= self.at <= 0.5:
-            raise SettingsError(
-                f"threshold {self.at}: expected a weight in [0, 0.5]; above that an image may have no member"
-            )
+        check_number("threshold", self.at, least=0, most=0.5)
 
     def __call__(self, weights: Tensor, prior: Tensor, turn: Turn) -> Tensor:
         # With more than 1 / at members all could fall below; the largest always stays.

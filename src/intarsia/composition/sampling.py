@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from intarsia.checks import check_number, check_seed, check_whole
 from intarsia.composition.composite import CompositeDenoiser, CompositeRun
 from intarsia.composition.member import Labels
 from intarsia.data import encode_png, to_uint8
-from intarsia.diffusion import SAMPLERS, ImageNoise, time_grid
+from intarsia.diffusion import SAMPLERS, SPACINGS, ImageNoise, time_grid
 from intarsia.errors import SettingsError, UnknownName
 from intarsia.files import write_atomic
 
@@ -39,8 +40,12 @@ class SampleSettings:
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
             raise UnknownName("sampler", self.sampler, SAMPLERS)
-        if self.steps < 1 or self.batch < 1:
-            raise SettingsError(f"steps is {self.steps}, batch is {self.batch}; expected at least 1 each")
+        if self.spacing not in SPACINGS:
+            raise UnknownName("time spacing", self.spacing, SPACINGS)
+        check_seed(self.seed)
+        for name in ("steps", "batch"):
+            check_whole(name, getattr(self, name))
+        check_number("guidance_scale", self.guidance_scale)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from intarsia.backbone.backbone import Backbone
 from intarsia.backbone.uvit import timestep_embedding
+from intarsia.checks import check_number, check_seed, check_whole
 from intarsia.diffusion import expand, keyed_generator, keyed_normal
 from intarsia.errors import SettingsError
 from intarsia.routers.part import SampleSet, one_thread
@@ -53,10 +54,10 @@ class HeadSettings:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "hidden", "queries"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if not self.lr > 0 or not self.odds > 0:
-            raise SettingsError(f"lr is {self.lr} and odds are {self.odds}: both must be above 0")
+            check_whole(name, getattr(self, name))
+        for name in ("lr", "odds"):
+            check_number(name, getattr(self, name), above=0)
+        check_seed(self.seed)
 
     def settings(self) -> dict[str, Any]:
         """JSON-able; the constructor takes them back."""

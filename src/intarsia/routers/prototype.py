@@ -13,8 +13,9 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
+from intarsia.checks import check_number, check_whole
 from intarsia.data.source import hash_fraction
-from intarsia.errors import CorruptError, InputError, SettingsError
+from intarsia.errors import CorruptError, InputError
 from intarsia.routers.basis import Basis, shared_basis
 from intarsia.routers.expectation import farthest_first
 from intarsia.routers.part import SampleSet, one_thread, stored
@@ -41,8 +42,9 @@ class PrototypeSettings:
     holdout: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.prototypes < 1 or self.rounds < 1 or not 0 <= self.holdout < 1:
-            raise SettingsError(f"{self}: prototypes and rounds must be at least 1, holdout a share in [0, 1)")
+        check_whole("prototypes", self.prototypes)
+        check_whole("rounds", self.rounds)
+        check_number("holdout", self.holdout, least=0, below=1)
 
     def settings(self) -> dict[str, Any]:
         """JSON-able; the constructor takes them back."""

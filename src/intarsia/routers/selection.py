@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from intarsia.checks import check_number, check_whole
 from intarsia.data.source import hash_fraction
 from intarsia.diffusion import GaussianMixture, keyed_normal
 from intarsia.errors import SettingsError
@@ -48,16 +49,20 @@ class GaussianSettings:
     def __post_init__(self) -> None:
         for name in ("components", "pseudo_counts", "noise_levels"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.components or min(self.components) < 1 or list(self.components) != sorted(set(self.components)):
-            raise SettingsError(f"components {self.components}: give rising whole numbers, at least 1")
-        if not self.pseudo_counts or not min(self.pseudo_counts) > 0 or not self.ridge > 0:
-            raise SettingsError(f"pseudo_counts {self.pseudo_counts} and ridge {self.ridge}: all must be above 0")
-        if not self.noise_levels or not all(0 < sigma < 1 for sigma in self.noise_levels):
-            raise SettingsError(f"noise_levels {self.noise_levels}: give values of sigma between 0 and 1")
-        if not 0 <= self.holdout < 1:
-            raise SettingsError(f"holdout is {self.holdout}: it is a share in [0, 1)")
-        if min(self.rounds, self.class_samples, self.most_classes) < 1:
-            raise SettingsError("rounds, class_samples and most_classes must be at least 1")
+            if not getattr(self, name):
+                raise SettingsError(f"{name} is empty, expected at least one to try")
+        for components in self.components:
+            check_whole("components", components)
+        if list(self.components) != sorted(set(self.components)):
+            raise SettingsError(f"components {self.components}: give rising whole numbers")
+        for pseudo_count in self.pseudo_counts:
+            check_number("pseudo_counts", pseudo_count, above=0)
+        for sigma in self.noise_levels:
+            check_number("noise_levels", sigma, above=0, below=1)
+        check_number("ridge", self.ridge, above=0)
+        check_number("holdout", self.holdout, least=0, below=1)
+        for name in ("rounds", "class_samples", "most_classes"):
+            check_whole(name, getattr(self, name))
 
     def settings(self) -> dict[str, Any]:
         """JSON-able; the constructor takes them back."""
