@@ -13,8 +13,11 @@ from intarsia.errors import CorruptError, VaultError
 from intarsia.files import (
     canonical_json,
     digest_of,
+    disk_errors,
+    load_sealed,
     load_tensors,
     read_json,
+    save_sealed,
     save_tensors,
     tensors_to_bytes,
     write_atomic,
@@ -133,6 +136,24 @@ def test_bytes_reach_the_disk_before_the_name_does(path: Path, monkeypatch: pyte
     assert order == ["fsync", "replace", "fsync"]
 
 
+def test_what_cannot_be_read_is_not_said_to_be_written(path: Path) -> None:
+    elsewhere = path.parent / "elsewhere"
+    with pytest.raises(VaultError, match=r"elsewhere: cannot be read \(No such file"), disk_errors(path):
+        elsewhere.read_bytes()
+    with pytest.raises(VaultError, match=r"file: cannot be written \(No such file"), disk_errors(path):
+        (path.parent / ".file.0a.part" / "x").write_bytes(NEW)
+    with pytest.raises(VaultError, match=r"file: cannot be written"), disk_errors(path, scratch=elsewhere):
+        (elsewhere / "x").write_bytes(NEW)
+
+
+def test_a_file_that_cannot_be_read(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    for read in (read_json, load_tensors, load_sealed):
+        with pytest.raises(VaultError, match="file: cannot be read"):
+            read(path)
+
+
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(VaultError, match="cannot be written"):
         write_atomic(tmp_path / "absent" / "file", NEW)
@@ -245,3 +266,25 @@ def test_corrupt_headers(header: bytes, path: Path) -> None:
     path.write_bytes(header)
     with pytest.raises(CorruptError, match="not a whole safetensors file"):
         load_tensors(path)
+
+
+def test_sealed_tensors_round_trip_to_the_same_bytes(path: Path) -> None:
+    save_sealed(path, tensors())
+    torch.testing.assert_close(load_sealed(path), tensors(), rtol=0, atol=0)
+    torch.testing.assert_close(load_tensors(path), tensors(), rtol=0, atol=0)  # safetensors like any other
+    sealed = path.read_bytes()
+    save_sealed(path, dict(reversed(tensors().items())))
+    assert path.read_bytes() == sealed
+
+
+def test_a_seal_covers_every_bit(path: Path) -> None:
+    save_sealed(path, tensors())
+    sealed = path.read_bytes()
+    for k in range(len(sealed)):
+        path.write_bytes(sealed[:k] + bytes([sealed[k] ^ 1]) + sealed[k + 1 :])
+        with pytest.raises(CorruptError, match=r"file: the digest in it .* remove it"):
+            load_sealed(path)
+    for other in (sealed[:-1], sealed + b"0", sealed[:50], b"", tensors_to_bytes(tensors())):
+        path.write_bytes(other)
+        with pytest.raises(CorruptError, match="file: the digest in it"):
+            load_sealed(path)

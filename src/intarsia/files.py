@@ -23,6 +23,9 @@ from torch import Tensor
 from intarsia.errors import CorruptError, VaultError
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_SEAL = b'{"__metadata__":{"sha256":"'  # how a sealed file goes on after the length of its header
+_LENGTH, _HEX = 8, 64
+_SEALED = _LENGTH + len(_SEAL)
 
 
 def digest_of(data: bytes) -> str:
@@ -36,8 +39,11 @@ def canonical_json(value: object) -> bytes:
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, a read-only one or a missing permission into one clear line."""
+def disk_errors(path: Path, *, scratch: Path | None = None) -> Iterator[None]:
+    """Turn what fails while `path` is being written into one clear line.
+
+    What is written lies in `path` or, if given, in `scratch`; a failure at any other place is one of reading.
+    """
     try:
         yield
     except OSError as error:
@@ -46,7 +52,19 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise VaultError(
                 f"{path}: no space left on the disk ({free >> 20} MiB free); free some room, then run again"
             ) from error
-        raise VaultError(f"{path}: cannot be written ({os.strerror(error.errno or 0)})") from error
+        reason = os.strerror(error.errno or 0)
+        if error.filename is None or _is_part(Path(os.fsdecode(error.filename)), scratch or path):
+            raise VaultError(f"{path}: cannot be written ({reason})") from error
+        raise VaultError(f"{os.fsdecode(error.filename)}: cannot be read ({reason})") from error
+
+
+def _is_part(failed: Path, written: Path) -> bool:
+    """Whether a file is touched when another place is written: what is in it, its scratch file, the folder around."""
+    failed, written = failed.absolute(), written.absolute()
+    if failed == written.parent or failed.is_relative_to(written):
+        return True
+    beside = failed.relative_to(written.parent).parts if failed.is_relative_to(written.parent) else ()
+    return bool(beside) and beside[0].startswith(f".{written.name}.")
 
 
 def sync_folder(folder: Path) -> None:
@@ -88,16 +106,33 @@ def write_json(path: Path, value: object) -> None:
     )
 
 
+def read_bytes(path: Path, *, missing: str) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        CorruptError: it is missing; `missing` says what follows from that.
+        VaultError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise CorruptError(f"{path}: missing; {missing}") from error
+    except OSError as error:
+        raise VaultError(
+            f"{path}: cannot be read ({os.strerror(error.errno or 0)}); see to its permissions and to the disk"
+        ) from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
         CorruptError: the file is missing or holds something else.
+        VaultError: it cannot be read.
     """
+    data = read_bytes(path, missing="this folder is not complete")
     try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise CorruptError(f"{path}: missing; this folder is not complete") from error
+        value = json.loads(data)
     except (ValueError, UnicodeDecodeError) as error:
         raise CorruptError(
             f"{path}: not valid JSON ({error}); restore it from a backup or remove the folder"
@@ -109,8 +144,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Serialise by name in safetensors; the same tensors give the same bytes."""
-    ready = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    return safetensors.torch.save(ready, metadata={"format": "pt"})
+    return safetensors.torch.save(_ready(tensors), metadata={"format": "pt"})
+
+
+def _ready(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
@@ -125,11 +163,9 @@ def read_checked(path: Path, *, digest: str | None = None) -> bytes:
 
     Raises:
         CorruptError: missing, or not the recorded bytes.
+        VaultError: it cannot be read.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise CorruptError(f"{path}: missing; its record expects it") from error
+    data = read_bytes(path, missing="its record expects it")
     found = digest_of(data)
     if digest is not None and found != digest:
         raise CorruptError(
@@ -144,7 +180,49 @@ def load_tensors(path: Path, *, digest: str | None = None) -> dict[str, Tensor]:
     Raises:
         CorruptError: missing, not the recorded bytes, or not safetensors.
     """
-    data = read_checked(path, digest=digest)
+    return _parsed(path, read_checked(path, digest=digest))
+
+
+def save_sealed(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors to a safetensors file that holds its own sha256, for files that no record speaks of.
+
+    The digest is taken of the whole file with zeros in the digest's place, and stands in the file's metadata.
+
+    Raises:
+        VaultError: see `write_atomic`.
+    """
+    blank = safetensors.torch.save(_ready(tensors), metadata={"sha256": "0" * _HEX})
+    assert blank.startswith(_SEAL, _LENGTH)
+    write_atomic(path, blank[:_SEALED] + digest_of(blank).encode() + blank[_SEALED + _HEX :])
+
+
+def read_sealed(path: Path) -> bytes:
+    """The bytes of a file that `save_sealed` wrote, checked against the digest in it.
+
+    Raises:
+        CorruptError: missing, damaged, or without a digest.
+        VaultError: it cannot be read.
+    """
+    data = read_bytes(path, missing="it was there before; begin again")
+    blank = data[:_SEALED] + b"0" * _HEX + data[_SEALED + _HEX :]
+    if not data.startswith(_SEAL, _LENGTH) or data[_SEALED : _SEALED + _HEX] != digest_of(blank).encode():
+        raise CorruptError(
+            f"{path}: the digest in it is missing or not that of its contents; it was damaged, cut short, or written "
+            "by an earlier version: restore it from a backup, or remove it to begin again"
+        )
+    return data
+
+
+def load_sealed(path: Path) -> dict[str, Tensor]:
+    """Read what `save_sealed` wrote; its digest is checked before a byte of it is parsed.
+
+    Raises:
+        CorruptError, VaultError: as `read_sealed`.
+    """
+    return _parsed(path, read_sealed(path))
+
+
+def _parsed(path: Path, data: bytes) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:

@@ -174,11 +174,14 @@ def test_another_networks_checkpoint_is_refused(tiny: Make, stripes: Tensor, tmp
             next(pretrain(other, stripes, given, SETTINGS, checkpoint=checkpoint))
 
 
-def test_a_cut_checkpoint_is_noticed(tiny: Make, stripes: Tensor, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [lambda data: data[:-10], lambda data: data[:-1] + bytes([data[-1] ^ 1])])
+def test_a_damaged_checkpoint_is_noticed(
+    damage: Callable[[bytes], bytes], tiny: Make, stripes: Tensor, tmp_path: Path
+) -> None:
     checkpoint = tmp_path / "checkpoint.safetensors"
     list(pretrain(tiny(), stripes, None, SETTINGS, checkpoint=checkpoint))
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-10])
-    with pytest.raises(CorruptError, match="not a whole safetensors file"):
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    with pytest.raises(CorruptError, match=r"checkpoint\.safetensors: .* remove it to begin again"):
         next(pretrain(tiny(), stripes, None, SETTINGS, checkpoint=checkpoint))
 
 

@@ -158,6 +158,39 @@ def test_a_checkpoint_of_another_compartment_is_refused(tmp_path: Path) -> None:
         Trainee(backbone, toy_data("first"), quick(DeepPrompts(tokens=2)), tmp_path).restore()
 
 
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path: Path) -> None:
+    backbone, settings = tiny_backbone(), quick(Lora(rank=2))
+    trained(backbone, toy_data("first"), settings, tmp_path)
+    state = tmp_path / "state.safetensors"
+    data = state.read_bytes()
+    state.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(CorruptError, match=r"state\.safetensors: .* remove it to begin again"):
+        Trainee(backbone, toy_data("first"), settings, tmp_path).restore()
+
+
+def test_training_stops_when_the_loss_is_not_finite_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    settings = quick(Lora(rank=2), steps=12, lr=1e25, warmup=0)
+    trainee, steps = Trainee(tiny_backbone(), toy_data("first"), settings, tmp_path), []
+    with pytest.raises(SettingsError, match=r"'first' broke down at step \d+ of 12, .* the learning rate 1e\+25"):
+        steps.extend(train([trainee], save_every=1))
+    assert 0 < len(steps) < 12
+    again = Trainee(trainee.backbone, trainee.data, settings, tmp_path)
+    assert again.restore()
+    assert again.done == len(steps)
+    assert all(p.isfinite().all() for p in again.params.values())
+    with pytest.raises(SettingsError, match=r"with a loss of (nan|inf)"):  # also where nothing is saved in between
+        list(train([Trainee(trainee.backbone, trainee.data, settings)]))
+
+
+def test_parameters_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    """The last step may spoil them without a loss that tells."""
+    trainee = Trainee(tiny_backbone(), toy_data("first"), quick(Lora(rank=2)), tmp_path)
+    next(iter(trainee.params.values())).view(-1)[0] = torch.nan
+    with pytest.raises(SettingsError, match=r"broke down .* parameters that are not finite"):
+        trainee.save()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bad_settings_are_named() -> None:
     with pytest.raises(SettingsError, match="7 steps cannot be split evenly over 2 slices"):
         quick(Lora(), steps=7, slices=2)

@@ -24,7 +24,7 @@ from intarsia.backbone.uvit import UViT
 from intarsia.checks import check_number, check_seed, check_whole
 from intarsia.diffusion import Schedule, expand, keyed_generator, keyed_normal, target
 from intarsia.errors import SettingsError
-from intarsia.files import load_tensors, read_json, save_tensors, write_json
+from intarsia.files import load_sealed, read_json, save_sealed, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ class _Run:
         tensors |= {f"average.{name}": p for name, p in self.average.items()}
         tensors |= optimiser_tensors(self.optimisers) | {"done": torch.tensor(self.done)}
         write_json(self.checkpoint.with_suffix(".json"), self.settings.settings())
-        save_tensors(self.checkpoint, tensors)
+        save_sealed(self.checkpoint, tensors)
 
     def _restore(self) -> int:
         if self.checkpoint is None or not self.checkpoint.exists():
@@ -131,7 +131,7 @@ class _Run:
         if differing:
             found = ", ".join(f"{key} {stored.get(key)!r} there, {wanted[key]!r} here" for key in differing)
             raise SettingsError(f"{self.checkpoint} was made with other settings ({found}); remove it to start afresh")
-        tensors = load_tensors(self.checkpoint)
+        tensors = load_sealed(self.checkpoint)
         done = int(tensors["done"])
         if done > self.settings.steps:
             raise SettingsError(

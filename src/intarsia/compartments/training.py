@@ -25,7 +25,7 @@ from intarsia.checks import check_number, check_seed, check_whole
 from intarsia.compartments.adapters import Adapted, FullCopy, Kind, Lora, adapter_settings
 from intarsia.compartments.draws import Words, draw_noise, draw_rows, sample_keys, slice_of
 from intarsia.errors import CorruptError, SettingsError
-from intarsia.files import load_tensors, save_tensors
+from intarsia.files import load_sealed, save_sealed
 
 MOST_ROWS = 1 << 16  # images in one step; more is a slip of the keyboard
 
@@ -137,7 +137,11 @@ class Trainee:
         return open_, sample_keys([self.data.ids[k] for k in open_], self.settings.seed)
 
     def step(self) -> TrainStep:
-        """One Adam step on the rows drawn for it; checkpoints at the end of each slice."""
+        """One Adam step on the rows drawn for it; checkpoints at the end of each slice.
+
+        Raises:
+            SettingsError: the loss or the parameters are not finite any more; what was saved before stays.
+        """
         settings = self.settings
         places, keys = self._pools[self.done * settings.slices // settings.steps]
         loss = self._update(places, keys) if places else None
@@ -157,6 +161,8 @@ class Trainee:
         working = {name: p.to(self.dtype).requires_grad_() for name, p in self.params.items()}
         predicted = self._forward(working, x_t, draws.t, labels)
         loss = (predicted.float() - wanted).square().mean()
+        if not bool(loss.isfinite()):
+            raise self._broken_down(f"a loss of {loss.item()}")
         gradients = torch.autograd.grad(loss, list(working.values()), allow_unused=True, materialize_grads=True)
         for p, gradient in zip(self.params.values(), gradients, strict=True):
             p.grad = gradient.float()
@@ -167,6 +173,14 @@ class Trainee:
         torch._foreach_lerp_(list(self.average.values()), list(self.params.values()), 1 - decay)
         return loss.item()
 
+    def _broken_down(self, found: str) -> SettingsError:
+        """The error for a training that diverged."""
+        lr = self.settings.lr or self.settings.adapter.default_lr
+        return SettingsError(
+            f"training '{self.data.name}' broke down at step {self.done} of {self.settings.steps}, with {found}; the "
+            f"learning rate {lr} is probably too high: train it afresh with a lower one"
+        )
+
     def _forward(self, params: dict[str, Tensor], x_t: Tensor, t: Tensor, labels: Sequence[str | None]) -> Tensor:
         adapter, backbone = self.settings.adapter, self.backbone
         arguments = (x_t.to(self.dtype), t * backbone.time_scale, label_rows(backbone.labels, labels))
@@ -176,7 +190,13 @@ class Trainee:
         return self.network(*arguments, adaptation=Adapted([(pieces, len(x_t))]))
 
     def save(self, name: str = "state") -> None:
-        """Write all that the next step depends on."""
+        """Write all that the next step depends on.
+
+        Raises:
+            SettingsError: the parameters are not finite; the checkpoint before this one stays.
+        """
+        if not all(bool(p.isfinite().all()) for p in (*self.params.values(), *self.average.values())):
+            raise self._broken_down("parameters that are not finite")
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -184,18 +204,18 @@ class Trainee:
         tensors |= {f"average.{key}": p for key, p in self.average.items()}
         for key, state in zip(self.params, self._optimiser.state_dict()["state"].values(), strict=False):
             tensors |= {f"adam.{key}.{moment}": torch.as_tensor(value) for moment, value in state.items()}
-        save_tensors(self.folder / f"{name}.safetensors", tensors)
+        save_sealed(self.folder / f"{name}.safetensors", tensors)
 
-    def restore(self, name: str = "state", *, digest: str | None = None) -> bool:
-        """Go on from a checkpoint, if it is there.
+    def restore(self, name: str = "state") -> bool:
+        """Go on from a checkpoint, if it is there; its digest is checked first.
 
         Raises:
-            CorruptError: it is not a checkpoint of this compartment.
+            CorruptError: it is damaged, or not a checkpoint of this compartment.
         """
         path = None if self.folder is None else self.folder / f"{name}.safetensors"
         if path is None or not path.exists():
             return False
-        tensors = load_tensors(path, digest=digest)
+        tensors = load_sealed(path)
         state: dict[int, dict[str, Tensor]] = {}
         try:
             for index, key in enumerate(self.params):
