@@ -175,10 +175,9 @@ class Trainee:
 
     def _broken_down(self, found: str) -> SettingsError:
         """The error for a training that diverged."""
-        lr = self.settings.lr or self.settings.adapter.default_lr
         return SettingsError(
             f"training '{self.data.name}' broke down at step {self.done} of {self.settings.steps}, with {found}; the "
-            f"learning rate {lr} is probably too high: train it afresh with a lower one"
+            f"learning rate {self.settings.first_lr} is probably too high: train it afresh with a lower one"
         )
 
     def _forward(self, params: dict[str, Tensor], x_t: Tensor, t: Tensor, labels: Sequence[str | None]) -> Tensor:
