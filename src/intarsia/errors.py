@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import math
 from collections.abc import Iterable, Sequence
 from types import ModuleType
 
@@ -96,36 +95,6 @@ def counted(count: int, noun: str) -> str:
     ('1 image', '12000 images')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def check_whole(name: str, value: int, *, least: int = 0, most: int = 2**63 - 1) -> None:
-    """Refuse a setting that is no whole number within its bounds.
-
-    Raises:
-        SettingsError: the message names it, and says what was found and what is expected.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        # Python refuses to print numbers of thousands of digits.
-        found = value if not isinstance(value, int) or abs(value) < 10**30 else "a number of more than 30 digits"
-        raise SettingsError(f"{name} is {found}, expected a whole number {_range(least, most)}")
-
-
-def check_finite(
-    name: str, value: float, *, above: float = -math.inf, least: float = -math.inf, most: float = math.inf
-) -> None:
-    """Refuse a setting that is no finite number, or not above `above`, or outside [`least`, `most`].
-
-    Raises:
-        SettingsError: the message names it, and says what was found and what is expected.
-    """
-    if not (math.isfinite(value) and value > above and least <= value <= most):
-        bounds = {"above": above, "from": least, "to": most}
-        within = "".join(f" {word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
-        raise SettingsError(f"{name} is {value:g}, expected a finite number{within}")
-
-
-def _range(least: int, most: int) -> str:
-    return f"from {least} up" if most == 2**63 - 1 else f"from {least} to {most}"
 
 
 def require(module: str, extra: str) -> ModuleType:

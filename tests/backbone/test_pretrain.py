@@ -198,6 +198,7 @@ def test_labels_are_needed_exactly_where_the_backbone_has_them(
     [
         ({"steps": 0}, "steps is 0"),
         ({"batch": 0}, "batch is 0"),
+        ({"batch": 2**40}, "batch is 1099511627776"),
         ({"variants": 0}, "variants is 0"),
         ({"label_dropout": 1.0}, "label_dropout"),
         ({"ema": 1.0}, "ema"),
@@ -213,11 +214,11 @@ def test_senseless_settings_are_refused(change: dict[str, Any], complaint: str) 
         replace(SETTINGS, **change)
 
 
-def test_unknown_optimiser_and_precision(tiny: Make, stripes: Tensor) -> None:
+def test_unknown_optimiser_and_precision() -> None:
     with pytest.raises(UnknownName, match="did you mean 'adamw'"):
-        next(pretrain(tiny(), stripes, None, replace(SETTINGS, optimiser="adam")))
+        replace(SETTINGS, optimiser="adam")
     with pytest.raises(SettingsError, match="precision 'half': expected auto"):
-        next(pretrain(tiny(), stripes, None, replace(SETTINGS, precision="half")))
+        replace(SETTINGS, precision="half")
 
 
 # x_t = alpha x0 + sigma eps, v = alpha eps - sigma x0 (science.md section 1)
@@ -274,3 +275,14 @@ def test_the_autoencoder_resumes(precision: str, blobs: Tensor, tmp_path: Path) 
     assert len(list(pretrain_autoencoder(resumed, blobs, settings, checkpoint=checkpoint))) == 3
     for name, expected in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], expected), name
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_is_saved(
+    tiny: Make, stripes: Tensor, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "network.safetensors"
+    steps = pretrain(tiny(), stripes, None, replace(SETTINGS, lr=1e30, warmup=0), checkpoint=checkpoint, save_every=1)
+    with pytest.raises(SettingsError, match=r"the loss of step \d is (nan|inf); the learning rate 1e\+30 may be too"):
+        for _ in steps:
+            pass
+    assert checkpoint.exists()

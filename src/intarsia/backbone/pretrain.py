@@ -18,13 +18,22 @@ from torch import Tensor, nn
 from intarsia.backbone.augment import Augmentation
 from intarsia.backbone.autoencoder import Autoencoder
 from intarsia.backbone.backbone import Backbone
-from intarsia.backbone.optimizer import build_optimisers, optimiser_tensors, restore_optimisers, set_lr, trapezoid
+from intarsia.backbone.optimizer import (
+    OPTIMISERS,
+    build_optimisers,
+    optimiser_tensors,
+    restore_optimisers,
+    set_lr,
+    trapezoid,
+)
 from intarsia.backbone.precision import PRECISIONS, MasterParams, resolve_precision
 from intarsia.backbone.uvit import UViT
 from intarsia.checks import check_number, check_seed, check_whole
 from intarsia.diffusion import Schedule, expand, keyed_generator, keyed_normal, target
-from intarsia.errors import SettingsError
+from intarsia.errors import SettingsError, UnknownName
 from intarsia.files import load_sealed, read_json, save_sealed, write_json
+
+MOST_ROWS = 2**16  # images in one step; more is a slip of the keyboard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +56,9 @@ class PretrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "variants"):
-            check_whole(name, getattr(self, name))
+        check_whole("steps", self.steps)
+        for name in ("batch", "variants"):
+            check_whole(name, getattr(self, name), most=MOST_ROWS)
         check_whole("warmup", self.warmup, least=0)
         check_seed(self.seed)
         check_number("cooldown", self.cooldown, above=0, most=1)
@@ -57,6 +67,8 @@ class PretrainSettings:
         for name in ("lr", "clip"):
             check_number(name, getattr(self, name), above=0)
         check_number("weight_decay", self.weight_decay, least=0)
+        if self.optimiser not in OPTIMISERS:
+            raise UnknownName("optimiser", self.optimiser, OPTIMISERS)
         resolve_precision(self.precision)
 
     def settings(self) -> dict[str, Any]:
@@ -94,6 +106,11 @@ class _Run:
         lr = settings.lr * trapezoid(number, settings.steps, warmup=settings.warmup, cooldown=settings.cooldown)
         set_lr(self.optimisers, lr)
         loss = loss_of(self.params.working, number)
+        if not bool(loss.isfinite()):
+            raise SettingsError(
+                f"the loss of step {number + 1} is {loss.item()}; the learning rate {settings.lr:g} may be too high: "
+                "begin afresh with a lower one"
+            )
         loss.backward()
         self.params.pull(settings.clip)
         for optimiser in self.optimisers:

@@ -77,14 +77,17 @@ class PackageOptions:
         """Settings of the autoencoder: its own, and the network's where both need the same."""
         from intarsia.backbone import Augmentation, PretrainSettings
 
-        return PretrainSettings(
-            steps=self.autoencoder_steps,
-            batch=self.autoencoder_batch,
-            lr=self.autoencoder_lr,
-            augmentation=Augmentation(mirror=network.mirror),
-            precision=network.precision,
-            seed=network.seed,
-        )
+        try:
+            return PretrainSettings(
+                steps=self.autoencoder_steps,
+                batch=self.autoencoder_batch,
+                lr=self.autoencoder_lr,
+                augmentation=Augmentation(mirror=network.mirror),
+                precision=network.precision,
+                seed=network.seed,
+            )
+        except SettingsError as error:
+            raise SettingsError(f"of the autoencoder, {error}") from error
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def collection(address: str, *, size: int, emoji: Path) -> list[Source] | None:
 def _letters(which: str, size: int, emoji: Path) -> list[Source]:
     from intarsia.data.collections import letters
 
-    if which and not which.isdecimal():
+    if which and not (which.isdecimal() and len(which) < 20):
         raise SettingsError(f"letters:{which}: expected a number of pictures, as in letters:{_LETTERS}")
     return [letters(int(which or _LETTERS), size=size)]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from intarsia.checks import check_whole
 from intarsia.cli.output import Output, Table
 from intarsia.cli.parameters import VaultPath, numbers, split
 from intarsia.errors import ForbiddenError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 REPORT_FILE, WEIGHTS_FILE, GRID_FILE = "report.json", "weights.safetensors", "grid.png"
 _WHO, _MIX = "Which sources", "How they are mixed"
+_MOST = 100_000  # pictures are numbered with five digits
 _SMALLEST_CELL = 64  # pixels; smaller pictures are enlarged in the grid
 
 
@@ -144,6 +146,7 @@ def sample(
     from intarsia.vault import Vault
     from intarsia.vault.store import new_folder
 
+    check_whole("--count", count, most=_MOST)
     settings = SampleSettings(**vars(drawing))
     opened = Vault.open(vault)
     composition = mixing.compose(opened, choice.names(opened, output))

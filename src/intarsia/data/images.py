@@ -71,7 +71,7 @@ def decode(
     if image.size != (size, size):
         raise InputError(
             f"the picture is {image.width} x {image.height} pixels, expected {size} x {size}; "
-            'rescale it, or read with resize="fit"'
+            "rescale it, or pass --fit (resize='fit' in Python)"
         )
     array = np.asarray(image.convert("L" if channels == 1 else "RGB"), dtype=np.uint8)
     return np.ascontiguousarray(array.reshape(size, size, channels))

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from intarsia.checks import check_seed
 from intarsia.compartments import TrainSettings
 from intarsia.composition import Result, SampleSettings, sample
 from intarsia.errors import SettingsError, UnknownName, VaultError
@@ -68,6 +69,7 @@ def run_demo(
 
     if data not in ("digits", "emoji"):
         raise UnknownName("demo", data, ("digits", "emoji"))
+    check_seed(seed)
     if data == "emoji" and emoji is None:
         raise SettingsError(
             "the emoji demo needs its images: run 'intarsia data emoji FOLDER', then pass --emoji FOLDER"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.backbone import PRESETS, Backbone, TrainStep, build, pretrain, pretrain_autoencoder
+from intarsia.checks import check_whole
 from intarsia.data import Source
 from intarsia.errors import SettingsError, UnknownName, VaultError
 from intarsia.experiments.recipes import Recipe
@@ -29,6 +30,9 @@ class Job:
         checkpoint: folder in which the run is kept, so that it can go on.
         save_every: steps between checkpoints.
         compact: whether parameters are rounded to a byte each in the end.
+
+    Raises:
+        SettingsError: `save_every` is not positive.
     """
 
     recipe: Recipe
@@ -36,6 +40,9 @@ class Job:
     checkpoint: Path
     save_every: int
     compact: bool
+
+    def __post_init__(self) -> None:
+        check_whole("save_every", self.save_every)
 
     def backbone(self) -> Backbone:
         """The untrained backbone.

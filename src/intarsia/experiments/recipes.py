@@ -10,6 +10,7 @@ from types import MappingProxyType
 import torch
 
 from intarsia.backbone import Augmentation, PretrainSettings
+from intarsia.checks import check_whole
 from intarsia.data import Source
 from intarsia.data.collections.emoji import load_emoji
 from intarsia.data.collections.letters import letters
@@ -32,6 +33,11 @@ class Recipe:
     labelled: bool = False
     basis_rank: int | None = None
     keep_samples: int = 1024
+
+    def __post_init__(self) -> None:
+        check_whole("keep_samples", self.keep_samples, least=0)
+        if self.basis_rank is not None:
+            check_whole("basis_rank", self.basis_rank)
 
 
 def _letters(folder: Path | None) -> Source:

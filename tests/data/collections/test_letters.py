@@ -70,8 +70,8 @@ def test_tiny_pictures_run_out():
 
 
 def test_senseless_settings_and_missing_fonts(monkeypatch):
-    for settings in ({"count": 0}, {"count": 5, "size": 0}):
-        with pytest.raises(SettingsError, match="at least 1"):
+    for settings in ({"count": 0}, {"count": 10**9}, {"count": 5, "size": 0}, {"count": 5, "seed": -1}):
+        with pytest.raises(SettingsError, match="expected a whole number, "):
             letters(**settings)
     sys.modules["intarsia.data.collections.letters"]._glyphs.cache_clear()
     monkeypatch.setitem(sys.modules, "matplotlib", None)

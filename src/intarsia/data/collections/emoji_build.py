@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from intarsia.checks import check_whole
 from intarsia.data.collections.emoji import EMOJI_SOURCES, licence_of
 from intarsia.data.collections.emoji_art import (
     Concept,
@@ -68,6 +69,7 @@ PACKAGES: Mapping[str, Package] = MappingProxyType(
 _HELPERS = {"emojione": ("noto",), "noto_v1": ("noto",), "fluent3d": ("fluentflat",)}
 _RECIPE = "1"  # raise it when the same packages would give other rows
 _DRAWN_AT = 128
+_LARGEST = 1024  # pixels a side
 _PLAINEST = 2.0  # standard deviation of grey levels below which a drawing shows nothing
 
 Load = Callable[[str], Members]
@@ -96,7 +98,7 @@ def build_emoji(
         CorruptError: a package is not the pinned one.
         InputError: a package cannot be fetched.
         MissingExtra: npm, resvg_py or pyarrow is not installed.
-        SettingsError: a size is not positive.
+        SettingsError: no size, or one that is not positive or far too large.
         UnknownName: a source that does not exist.
         VaultError: the folder cannot be written.
     """
@@ -104,8 +106,10 @@ def build_emoji(
     for name in names:
         if name not in EMOJI_SOURCES:
             raise UnknownName("emoji source", name, EMOJI_SOURCES)
-    if not sizes or min(sizes) < 1:
-        raise SettingsError(f"sizes are {tuple(sizes)}; give at least one, in pixels, from 1 up")
+    if not sizes:
+        raise SettingsError("no size was given; give at least one, in pixels")
+    for size in sizes:
+        check_whole("size", size, most=_LARGEST)
     parquet = require("pyarrow.parquet", "experiments")
     require("resvg_py", "experiments")
     return _build(Path(folder), names, tuple(sizes), parquet)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from intarsia.checks import check_seed, check_whole
 from intarsia.data.collections.digits import ink_to_grey
 from intarsia.data.source import Source
 from intarsia.diffusion.noise import keyed_generator
@@ -52,6 +53,8 @@ _LOOK = 32  # side of the coarse looks that find the ink
 _WIDTHS = (0.28, 0.74)  # narrowest and widest ink, as a share of the picture; the digits are about 0.7 wide
 _WAVES = 3
 _CHUNK = 512
+_LARGEST = 1024  # pixels a side
+_MOST_PIXELS = 2**30  # of all pictures together
 _PATIENCE = 10  # draws per different picture before giving up
 
 Field = NDArray[np.floating[Any]]
@@ -75,10 +78,12 @@ def letters(count: int, *, size: int = 8, seed: int = 0) -> Source:
 
     Raises:
         MissingExtra: matplotlib is not installed.
-        SettingsError: `count` or `size` is not positive, or there are not so many different pictures of this size.
+        SettingsError: `count` or `size` is not positive or far too large, or there are not so many different pictures
+            of this size.
     """
-    if count < 1 or size < 1:
-        raise SettingsError(f"letters(count={count}, size={size}): both must be at least 1")
+    check_whole("the size of the letters", size, most=_LARGEST)
+    check_whole("the number of letters", count, most=_MOST_PIXELS // size**2)
+    check_seed(seed)
     chosen: dict[bytes, tuple[int, str]] = {}
     images = []
     for index, letter, image in _pictures(size, seed):
