@@ -20,7 +20,7 @@ import torch
 from plain_prompts import plain_forward
 from torch import Tensor
 
-from intarsia.audit import DigitNetwork, Digits, feature_report, fit_digit_network, make_rejects, split_digits
+from intarsia.audit import DigitNetwork, Digits, fit_digit_network, make_rejects, measure, split_digits
 from intarsia.backbone.precision import PRECISIONS
 from intarsia.compartments import DeepPrompts, TrainSettings
 from intarsia.composition import CompartmentMember, CompositeDenoiser, Full, Result, SampleSettings, sample
@@ -76,7 +76,7 @@ def main() -> None:
         network = fit_digit_network(
             judged, make_rejects(judged, letters(2000, size=8, seed=101).pixels(), count=3000, seed=1)
         )
-        real = network.features(Digits.of(split.reference).images)
+        real = Digits.of(split.reference).images
         print(
             f"8 compartments, {options.tokens} prompt tokens, {options.count} images, {options.steps} steps, "
             f"{torch.get_num_threads()} threads"
@@ -97,11 +97,11 @@ def compare(vault: Vault, options: argparse.Namespace, precision: str, network: 
         begin = time.perf_counter()
         result = _draw(model, vault, options.count, settings)
         seconds[name] = time.perf_counter() - begin
-        report = feature_report(network.features(result.images), real, network="digitnet")
+        report = measure(result.images, real, network=network, metrics=("fd",), small=True)
         calls = result.calls.double().mean().item()
         print(
             f"  {members[0].precision:8} {name:16} {seconds[name]:7.2f} s  {calls:6.1f} calls per image  "
-            f"FD-digitnet {report.fd}"
+            f"{report.fd_name} {report['fd'].value}"
         )
     print(f"  ours over the plain loop: {seconds['plain loop'] / seconds['ours, threshold']:.2f}x")
 

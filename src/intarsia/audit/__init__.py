@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from intarsia.audit.digit_images import REJECT_KINDS, Digits, DigitSplit, Rejects, make_rejects, split_digits
 from intarsia.audit.digit_network import NETWORK, DigitNetwork, DigitSettings, Judgement, fit_digit_network
-from intarsia.audit.frechet import (
-    Estimate,
-    FeatureReport,
-    Moments,
-    Resampling,
-    feature_report,
-    frechet_distance,
-    kernel_distance,
-)
+from intarsia.audit.features import FeatureNetwork, Features
+from intarsia.audit.frechet import frechet_distance
+from intarsia.audit.halves import Estimate, Resampling
+from intarsia.audit.kernel import kernel_distance
+from intarsia.audit.measure import FEWEST_IMAGES, METRICS, Report, Score, measure, measure_features
 from intarsia.audit.nearest import CopyReport, CopySettings, Neighbours, copy_report, copy_threshold, nearest
+from intarsia.audit.neighbourhoods import density_coverage, precision_recall
 from intarsia.audit.owner_classifier import OwnerClassifier, OwnerSettings, fit_owner_classifier, style_statistics
 
 __all__ = [
+    "FEWEST_IMAGES",
+    "METRICS",
     "NETWORK",
     "REJECT_KINDS",
     "CopyReport",
@@ -26,23 +25,28 @@ __all__ = [
     "DigitSplit",
     "Digits",
     "Estimate",
-    "FeatureReport",
+    "FeatureNetwork",
+    "Features",
     "Judgement",
-    "Moments",
     "Neighbours",
     "OwnerClassifier",
     "OwnerSettings",
     "Rejects",
+    "Report",
     "Resampling",
+    "Score",
     "copy_report",
     "copy_threshold",
-    "feature_report",
+    "density_coverage",
     "fit_digit_network",
     "fit_owner_classifier",
     "frechet_distance",
     "kernel_distance",
     "make_rejects",
+    "measure",
+    "measure_features",
     "nearest",
+    "precision_recall",
     "split_digits",
     "style_statistics",
 ]

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from intarsia.audit.digit_images import Digits, Rejects
+from intarsia.audit.features import Images, as_drawn
 from intarsia.diffusion import keyed_generator, keyed_normal
 from intarsia.errors import InputError, SettingsError
+from intarsia.files import digest_of, tensors_to_bytes
 
 NETWORK = "digitnet"
 _BATCH = 1024
@@ -90,23 +93,32 @@ class DigitNetwork:
     Args:
         module: maps (N, 1, S, S) to logits of the classes and, last, of a reject.
         classes: names of the classes.
-        size: S.
+        image_size: S.
         threshold: smallest probability that is accepted.
     """
 
     module: DigitModule
     classes: tuple[str, ...]
-    size: int
+    image_size: int
     threshold: float = 0.5
 
+    @property
+    def name(self) -> str:
+        return NETWORK
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the parameters: judges trained on other digits are other networks."""
+        return digest_of(tensors_to_bytes(self.module.state_dict()))
+
     @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        """float32 (N, d) of images (N, 1, S, S) in [-1, 1], for `frechet.feature_report(network=NETWORK)`.
+    def features(self, images: Images) -> Tensor:
+        """float32 (N, d) of images (N, 1, S, S) in [-1, 1], or of uint8 (N, S, S, 1).
 
         Raises:
             InputError: images of another shape.
         """
-        return torch.cat([self.module.embed(part) for part in self._checked(images).split(_BATCH)])
+        return torch.cat([self.module.embed(part) for part in self._checked(as_drawn(images)).split(_BATCH)])
 
     @torch.no_grad()
     def judge(self, images: Tensor) -> Judgement:
@@ -145,10 +157,9 @@ class DigitNetwork:
         return {kind: self.judge(rejects.of_kind(kind)).share for kind in sorted(set(rejects.kinds))}
 
     def _checked(self, images: Tensor) -> Tensor:
-        if images.ndim != 4 or images.shape[1:] != (1, self.size, self.size):
-            raise InputError(
-                f"images are {tuple(images.shape)}: this network reads (N, 1, {self.size}, {self.size}) in [-1, 1]"
-            )
+        side = self.image_size
+        if images.ndim != 4 or images.shape[1:] != (1, side, side):
+            raise InputError(f"images are {tuple(images.shape)}: this network reads (N, 1, {side}, {side}) in [-1, 1]")
         return images.float()
 
 
