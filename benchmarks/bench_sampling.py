@@ -50,6 +50,9 @@ class PlainMember:
     def classes(self) -> dict[str, int]:
         return dict(self.member.classes)
 
+    def conditions(self, label: str) -> bool:
+        return self.member.conditions(label)
+
     @torch.no_grad()
     def x0_hat(self, x_t: Tensor, t: Tensor, labels: Sequence[str | None]) -> Tensor:
         backbone, dtype = self.member.backbone, PRECISIONS[self.member.precision]

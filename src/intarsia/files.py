@@ -20,7 +20,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from intarsia.errors import CorruptError, VaultError
+from intarsia.errors import CorruptError, SettingsError, VaultError
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _SEAL = b'{"__metadata__":{"sha256":"'  # how a sealed file goes on after the length of its header
@@ -140,6 +140,19 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CorruptError(f"{path}: holds a JSON {type(value).__name__}, expected an object")
     return value
+
+
+def check_format(path: Path, found: object, supported: int) -> None:
+    """Refuse a record of another format than `supported`, the newest known here.
+
+    Raises:
+        CorruptError: the number is no number.
+        SettingsError: it is of a newer version of intarsia.
+    """
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise CorruptError(f"{path}: format is {found!r}, expected {supported}; restore it from a backup")
+    if found > supported:
+        raise SettingsError(f"{path}: format {found} is newer than {supported}, the newest known here; update intarsia")
 
 
 def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:

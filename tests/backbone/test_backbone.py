@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from intarsia.backbone import PLAIN, PRECISIONS, Autoencoder, AutoencoderConfig, Backbone, Plain
+from intarsia.backbone import PLAIN, PRECISIONS, Autoencoder, AutoencoderConfig, Backbone, Plain, UViT, UViTConfig
 from intarsia.diffusion import PREDICTIONS, Cosine, Flow, expand, keyed_normal, to_x0
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
 from intarsia.files import load_tensors, save_tensors, write_json
@@ -126,8 +126,26 @@ def test_digests_tell_which_part_differs(tiny: Make) -> None:
     backbone = tiny(latent=True)
     other = replace(backbone, schedule=Flow())
     differing = {part for part in backbone.digests if backbone.digests[part] != other.digests[part]}
-    assert set(backbone.digests) == {"network", "process", "latent_space"}
+    assert set(backbone.digests) == {"network", "process", "latent_space", "convention"}
     assert differing == {"process"}
+
+
+def test_equal_tensors_of_another_meaning_differ_in_the_convention(tiny: Make) -> None:
+    backbone = tiny(labels=("a", "b"))
+    for other in (
+        replace(backbone, prediction="eps"),
+        replace(backbone, time_scale=999.0),
+        replace(backbone, labels=("b", "a")),
+    ):
+        differing = {part for part in backbone.digests if backbone.digests[part] != other.digests[part]}
+        assert differing == {"convention"}
+
+
+def test_a_newer_format_is_refused(saved: Path) -> None:
+    record = json.loads((saved / "backbone.json").read_bytes())
+    write_json(saved / "backbone.json", record | {"format": 2})
+    with pytest.raises(SettingsError, match="format 2 is newer than 1, the newest known here; update intarsia"):
+        Backbone.load(saved)
 
 
 def test_everything_is_frozen(tiny: Make) -> None:
@@ -204,6 +222,14 @@ def test_decoded_images_stay_in_range(latent: bool, tiny: Make) -> None:
     backbone = tiny(latent=latent)
     images = backbone.decode(100 * keyed_normal((2, *backbone.latent_shape), "wild"))
     assert images.abs().max() == 1
+
+
+def test_latents_of_an_autoencoder_outside_are_left_as_they_are() -> None:
+    network = UViT(UViTConfig(image_size=4, patch_size=2, channels=4, dim=16, depth=3, heads=2))
+    backbone = Backbone(network, Cosine())
+    assert not backbone.pixels
+    latents = 5 * keyed_normal((2, 4, 4, 4), "wild")
+    assert torch.equal(backbone.decode(backbone.encode(latents)), latents)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 15, 16), (2, 1, 16, 16), (2, 3, 16, 8)])

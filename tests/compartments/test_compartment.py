@@ -19,7 +19,7 @@ from intarsia.compartments import Adapted, Compartment, environment
 from intarsia.compartments.adapters import DeepPrompts, Kind, Lora
 from intarsia.compartments.compartment import ADAPTER_FILE, PEFT_FILE, RECORD_FILE, ROUTER_FILE
 from intarsia.diffusion import Cosine, VPLinear, keyed_normal
-from intarsia.errors import CorruptError, IncompatibleError
+from intarsia.errors import CorruptError, IncompatibleError, SettingsError
 from intarsia.files import digest_of, read_json, write_json
 
 from .helpers import KINDS, random_params, tiny_backbone
@@ -150,7 +150,9 @@ def with_latent_space(seed: int) -> Backbone:
     ("part", "here"),
     [
         ("network", lambda: tiny_backbone(seed=1)),
-        ("process", lambda: Backbone(tiny_backbone().network, VPLinear())),
+        ("forward process", lambda: Backbone(tiny_backbone().network, VPLinear())),
+        ("convention", lambda: Backbone(tiny_backbone().network, Cosine(), prediction="eps")),
+        ("convention", lambda: Backbone(tiny_backbone().network, Cosine(), time_scale=999.0)),
         ("latent space", lambda: with_latent_space(0)),
     ],
 )
@@ -159,6 +161,12 @@ def test_another_backbone_is_refused_by_the_part_that_differs(part: str, here: C
     mine.check_backbone(tiny_backbone())
     with pytest.raises(IncompatibleError, match=f"'oak' was trained on another {part} "):
         mine.check_backbone(here())
+
+
+def test_other_labels_of_the_same_rows_are_refused() -> None:
+    mine = compartment(DeepPrompts(tokens=3), tiny_backbone(labels=("a", "b")))
+    with pytest.raises(IncompatibleError, match="another convention"):
+        mine.check_backbone(tiny_backbone(labels=("b", "a")))
 
 
 def test_another_latent_space_is_refused() -> None:
@@ -224,4 +232,10 @@ def test_plain_peft_loads_the_lora_kind(peft: Any, kind: Lora, tmp_path: Path) -
 def test_an_edited_record_is_refused(key: str, value: object, folder: Path) -> None:
     write_json(folder / RECORD_FILE, read_json(folder / RECORD_FILE) | {key: value})
     with pytest.raises(CorruptError, match=re.escape(RECORD_FILE)):
+        Compartment.load(folder)
+
+
+def test_a_newer_format_is_refused(folder: Path) -> None:
+    write_json(folder / RECORD_FILE, read_json(folder / RECORD_FILE) | {"format": 2})
+    with pytest.raises(SettingsError, match=r"format 2 is newer than 1, the newest known here; update intarsia"):
         Compartment.load(folder)

@@ -41,7 +41,11 @@ class ExactMember:
     mixture: GaussianMixture
     count: int = 100
     classes: Mapping[str, int] = field(default_factory=dict)
+    deaf: bool = False
     rows_seen: list[int] = field(default_factory=list)
+
+    def conditions(self, label: str) -> bool:
+        return not self.deaf
 
     def x0_hat(self, x_t: Tensor, t: Tensor, labels: Sequence[str | None]) -> Tensor:
         self.rows_seen.append(len(x_t))
@@ -92,6 +96,29 @@ def test_one_member_alone_is_the_member(routing: Routing) -> None:
     alone = members()[:1]
     x_t, t = torch.randn(7, 2, dtype=torch.float64), torch.full((7,), 0.4, dtype=torch.float64)
     assert torch.equal(composed(alone, routing).run(range(7))(x_t, t), alone[0].x0_hat(x_t, t, [None] * 7))
+
+
+class Loud:
+    """Weights that must not be asked."""
+
+    name, isolated, passes = "loud", True, 1.0
+
+    def start(self) -> Loud:
+        return self
+
+    def __call__(self, x_t: Tensor, t: Tensor, labels: Sequence[str | None]) -> Tensor:
+        raise AssertionError("one member has no weights")
+
+    def show(self, x0_hat: Tensor) -> None:
+        pass
+
+
+@pytest.mark.parametrize("routing", [Full(), TopK(1), Threshold()], ids=lambda r: r.name)
+def test_one_member_pays_for_no_weights(routing: Routing) -> None:
+    (alone,) = members()[:1]
+    run = CompositeDenoiser([alone], torch.ones(1), Loud(), routing, SCHEDULE, (2,)).run(range(3))
+    run(torch.randn(3, 2), torch.full((3,), 0.4))
+    assert (run.router_passes, run.calls.tolist()) == (0, [1, 1, 1])
 
 
 @pytest.mark.parametrize("routing", [TopK(2), Threshold(0.0)], ids=lambda r: r.name)
@@ -157,6 +184,20 @@ def test_labels_decide_who_may_take_part() -> None:
         composed(some, Full(), "prior").run(range(1), labels=["cow"])
 
 
+def test_a_label_that_a_member_would_ignore_is_refused() -> None:
+    some = members()
+    some[0].classes, some[1].classes = {"cat": 60, "dog": 40}, {"dog": 20, "owl": 80}
+    some[0].deaf = True
+    model = replace(composed(some, Full(), "prior"), vocabulary=frozenset({"newt"}))
+    for label in ("cat", "dog", "newt"):
+        with pytest.raises(SettingsError, match=f"label '{label}': left cannot be asked for it") as caught:
+            model.run(range(2), labels=["owl", label])
+        assert f"sources that can: {'none' if label == 'cat' else 'right'}" in str(caught.value)
+    run = model.run(range(1), labels=["owl"])
+    run(torch.zeros(1, 2, dtype=torch.float64), torch.full((1,), 0.5, dtype=torch.float64))
+    assert run.trace[0].tolist() == [[0, 1]], "a source that never had the label takes no part and need not know it"
+
+
 def test_a_label_that_only_the_backbone_knows_says_nothing_about_the_sources() -> None:
     some = members((300, 100))
     some[0].classes, some[1].classes = {"cat": 300}, {"owl": 100}
@@ -191,6 +232,35 @@ def test_guidance_is_applied_to_composed_branches() -> None:
     assert guided.calls.tolist() == [3, 3], "one conditional call and two null calls per image"
     with pytest.raises(SettingsError, match="needs a label for every image"):
         model.run(range(2), labels=["cat", None], guidance_scale=3.0)
+
+
+@pytest.mark.parametrize("routing", [Ancestral(), Random()], ids=lambda r: r.name)
+def test_guidance_stays_with_the_member_that_was_drawn(routing: Routing) -> None:
+    """Drawn anew for the null branch, the difference of the branches would be that of two sources."""
+    some = members()
+    some[0].classes, some[1].classes = {"cat": 90, "owl": 10}, {"cat": 5, "owl": 95}
+    run = composed(some, routing, "prior").run(range(200), seed=3, labels=["cat"] * 200, guidance_scale=2.0)
+    x_t, t = torch.randn(200, 2, dtype=torch.float64), torch.full((200,), 0.5, dtype=torch.float64)
+    shown = run(x_t, t)
+    of_each = torch.stack([2 * m.x0_hat(x_t, t, ["cat"] * 200) - m.x0_hat(x_t, t, [None] * 200) for m in some], dim=1)
+    torch.testing.assert_close(shown, (run.trace[0][:, :, None] * of_each).sum(dim=1))
+    assert run.trace[0][:, 0].mean().item() == pytest.approx(90 / 95, abs=0.06), "drawn under the label"
+
+
+def test_a_member_is_drawn_once_in_a_step() -> None:
+    """Heun calls twice: both slopes of a step must be those of one member."""
+    run = composed(members(), Random()).run(range(64), calls_per_step=2)
+    for t in (0.9, 0.6, 0.6, 0.3, 0.3):
+        run(torch.randn(64, 2), torch.full((64,), t))
+    first, second, third, fourth, fifth = run.trace
+    assert torch.equal(first, second) and torch.equal(third, fourth)
+    assert not torch.equal(second, third) and not torch.equal(fourth, fifth)
+    drawn: list[list[Tensor]] = []
+    for sampler in ("heun", "ddpm"):
+        model = composed(members(), Random())
+        drawn.append(list(sample(model, 64, SampleSettings(steps=5, sampler=sampler), decode=lambda x: x).weights))
+    assert torch.equal(drawn[0][0], drawn[1][0]), "the draw of a step does not depend on the sampler"
+    assert torch.equal(drawn[0][-1], drawn[1][-1])
 
 
 def test_the_result_says_what_was_realised() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from intarsia.backbone import Backbone
 from intarsia.diffusion import GaussianMixture, exact_weights, keyed_generator, keyed_normal
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
 from intarsia.files import tensors_to_bytes
-from intarsia.routers import HeadSettings, HeadStep, ReferenceBank, ReferencePart, mid_features, reference
+from intarsia.routers import HeadSettings, ReferenceBank, ReferencePart, reference
 from intarsia.routers.heads import logits
 
 Draws = tuple[Tensor, list[str]]
@@ -35,8 +36,8 @@ def test_tells_its_source_from_the_core(
     parts: list[ReferencePart], pictures: list[GaussianMixture], picture_core: Tensor, backbone: Backbone
 ) -> None:
     x_t, t = noisy(pictures[:1], backbone, 0.1)
-    h_source = ReferenceBank(parts[:1])(mid_features(backbone, x_t, t), t)
-    h_core = ReferenceBank(parts[:1])(mid_features(backbone, picture_core[:200], t), t)
+    bank = ReferenceBank(parts[:1], backbone)
+    h_source, h_core = bank(x_t, t), bank(picture_core[:200], t)
     assert (h_source > 0).float().mean() > 0.9
     assert (h_core < 0).float().mean() > 0.9
 
@@ -46,7 +47,7 @@ def test_heads_that_never_met_approach_the_exact_posterior(
     parts: list[ReferencePart], pictures: list[GaussianMixture], backbone: Backbone, t: float
 ) -> None:
     x_t, times = noisy(pictures, backbone, t)
-    weights = ReferenceBank(parts)(mid_features(backbone, x_t, times), times).softmax(1)
+    weights = ReferenceBank(parts, backbone)(x_t, times).softmax(1)
     flat, prior = x_t.flatten(1).double(), torch.full((3,), 1 / 3).double()
     exact = exact_weights(pictures, prior, flat, backbone.schedule.alpha(times), backbone.schedule.sigma(times))
     uniform = (exact - 1 / 3).abs().mean()
@@ -59,16 +60,16 @@ def test_odds_are_taken_out_again(picture_draws: list[Draws], picture_core: Tens
     settings = [HeadSettings(steps=100, batch=64, lr=1e-2, odds=odds) for odds in (1.0, 8.0)]
     even, odd = (ReferencePart.fit(latents, names, picture_core, backbone, settings=each) for each in settings)
     t = torch.full((200,), 0.7)
-    features = mid_features(backbone, keyed_normal((200, 1, 4, 4), "x_t"), t)
-    ratios = [ReferenceBank([part])(features, t).mean().item() for part in (even, odd)]
+    x_t = keyed_normal((200, 1, 4, 4), "x_t")
+    ratios = [ReferenceBank([part], backbone)(x_t, t).mean().item() for part in (even, odd)]
     raw = ratios[1] + torch.tensor(8.0).log().item()
     assert abs(ratios[1] - ratios[0]) < 0.5 < 1.5 < raw - ratios[0]
 
 
-def test_the_bank_equals_each_part_alone(parts: list[ReferencePart]) -> None:
-    features, t = keyed_normal((6, 5, 32), "features"), torch.rand(6)
-    alone = torch.cat([ReferenceBank([part])(features, t) for part in parts], dim=1)
-    torch.testing.assert_close(ReferenceBank(parts)(features, t), alone)
+def test_the_bank_equals_each_part_alone(parts: list[ReferencePart], backbone: Backbone) -> None:
+    x_t, t = keyed_normal((6, 1, 4, 4), "x_t"), torch.rand(6)
+    alone = torch.cat([ReferenceBank([part], backbone)(x_t, t) for part in parts], dim=1)
+    torch.testing.assert_close(ReferenceBank(parts, backbone)(x_t, t), alone)
 
 
 def bytes_of(draws: Draws, core: Tensor, backbone: Backbone) -> bytes:
@@ -89,13 +90,13 @@ def test_order_and_strangers_are_irrelevant(
 def test_trained_on_one_thread(
     picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """During a step only: between steps the caller's setting holds."""
     seen = []
     monkeypatch.setattr(reference, "logits", lambda *a: seen.append(torch.get_num_threads()) or logits(*a))
     torch.set_num_threads(2)
-    _, steps = ReferencePart.training(*picture_draws[0], picture_core, backbone, settings=QUICK)
-    assert {torch.get_num_threads() for _ in steps} == {2}
+    part = ReferencePart.fit(*picture_draws[0], picture_core, backbone, settings=QUICK)
     assert set(seen) == {1}
+    assert torch.get_num_threads() == 2
+    assert not any(x.requires_grad for x in part.tensors().values())
 
 
 def test_a_removed_sample_was_never_there(picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone) -> None:
@@ -104,15 +105,6 @@ def test_a_removed_sample_was_never_there(picture_draws: list[Draws], picture_co
     without = bytes_of((latents[1:], names[1:]), picture_core, backbone)
     assert bytes_of((latents.clone()[1:], list(names)[1:]), picture_core, backbone) == without
     assert bytes_of((latents, names), picture_core, backbone) != without
-
-
-def test_training_is_told_step_by_step(picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone) -> None:
-    part, steps = ReferencePart.training(*picture_draws[0], picture_core, backbone, settings=QUICK)
-    told = list(steps)
-    assert [(step.step, step.steps) for step in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert isinstance(told[0], HeadStep)
-    assert tensors_to_bytes(part.tensors()) == bytes_of(picture_draws[0], picture_core, backbone)
-    assert not any(x.requires_grad for x in part.tensors().values())
 
 
 def test_the_backbone_stays_as_it_was(picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone) -> None:
@@ -136,13 +128,12 @@ def test_stored_and_read_back(parts: list[ReferencePart]) -> None:
 def test_parts_that_do_not_fit_are_refused(
     parts: list[ReferencePart], picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone
 ) -> None:
-    other = ReferencePart(parts[0].params, "another", parts[0].trained_with)
-    with pytest.raises(IncompatibleError, match="different backbones"):
-        ReferenceBank([parts[0], other])
+    with pytest.raises(IncompatibleError, match=r"fitted on the backbone .* fit it again on this one"):
+        ReferenceBank(parts, replace(backbone, prediction="eps"))
     small = ReferencePart.fit(*picture_draws[0], picture_core, backbone, settings=QUICK)
     with pytest.raises(IncompatibleError, match="different head shapes"):
-        ReferenceBank([parts[0], small])
+        ReferenceBank([parts[0], small], backbone)
     with pytest.raises(SettingsError, match="at least one"):
-        ReferenceBank([])
+        ReferenceBank([], backbone)
     with pytest.raises(SettingsError, match=r"works on \(1, 4, 4\)"):
         ReferencePart.fit(*picture_draws[0], picture_core[:, :, :2], backbone)

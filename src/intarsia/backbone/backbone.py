@@ -21,6 +21,7 @@ from intarsia.diffusion import Schedule, expand, schedule_from, to_x0
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
 from intarsia.files import (
     canonical_json,
+    check_format,
     digest_of,
     load_tensors,
     read_json,
@@ -32,6 +33,8 @@ from intarsia.files import (
 NETWORK_FILE = "network.safetensors"
 AUTOENCODER_FILE = "autoencoder.safetensors"
 RECORD_FILE = "backbone.json"
+FORMAT = 1
+PICTURE_CHANNELS = (1, 3)
 
 
 @dataclass(eq=False)
@@ -76,8 +79,13 @@ class Backbone:
         return config.channels, config.image_size, config.image_size
 
     @property
+    def pixels(self) -> bool:
+        """Whether the network works on pictures; otherwise on latents, of its own autoencoder or of one outside."""
+        return self.autoencoder is None and self.latent_shape[0] in PICTURE_CHANNELS
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images that go in and come out."""
+        """(C, H, W) of what goes in and comes out: images, or the latents of an autoencoder outside."""
         if self.autoencoder is None:
             return self.latent_shape
         return self.autoencoder.config.channels, self.autoencoder.config.image_size, self.autoencoder.config.image_size
@@ -139,11 +147,11 @@ class Backbone:
             return torch.cat([self.autoencoder.encode(block) for block in images.split(64)])
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, *latent_shape) to images (B, *image_shape) in [-1, 1]."""
+        """Latents (B, *latent_shape) to images (B, *image_shape) in [-1, 1]; latents of an outside autoencoder stay."""
         if self.autoencoder is not None:
             with torch.no_grad():
-                latents = torch.cat([self.autoencoder.decode(block) for block in latents.split(64)])
-        return latents.clamp(-1, 1)
+                return torch.cat([self.autoencoder.decode(block) for block in latents.split(64)]).clamp(-1, 1)
+        return latents.clamp(-1, 1) if self.pixels else latents
 
     def compact(self) -> Backbone:
         """This backbone with its parameters rounded to a byte each, so that it ships in a quarter of the size."""
@@ -151,9 +159,13 @@ class Backbone:
         for module in (other.network, other.autoencoder):
             if module is not None:
                 round_to_codes(module)
-        for cached in ("digests", "digest", "_networks"):
-            other.__dict__.pop(cached, None)
+        other.changed()
         return other
+
+    def changed(self) -> None:
+        """Drop what was computed from the parameters; to be called by whoever has changed them."""
+        for cached in ("digests", "_part_digests", "digest", "_networks"):
+            self.__dict__.pop(cached, None)
 
     def settings(self) -> dict[str, Any]:
         """All that decides what the parameters mean, JSON-able."""
@@ -168,7 +180,15 @@ class Backbone:
 
     @cached_property
     def digests(self) -> dict[str, str]:
-        """sha256 of the parts that members of a composition must share."""
+        """sha256 of the parts that members of a composition must share.
+
+        "convention" is what gives the tensors of the other parts their meaning: shapes, prediction, time scale, labels.
+        """
+        meaning = {name: value for name, value in self.settings().items() if name != "schedule"}
+        return self._part_digests | {"convention": digest_of(canonical_json(meaning))}
+
+    @cached_property
+    def _part_digests(self) -> dict[str, str]:
         parts = {
             "network": digest_of(tensors_to_bytes(self.network.state_dict())),
             "process": self.schedule.fingerprint(),
@@ -180,7 +200,7 @@ class Backbone:
     @cached_property
     def digest(self) -> str:
         """One sha256 over settings and parameters: what a compartment was trained on."""
-        return digest_of(canonical_json(self.settings() | {"digests": self.digests}))
+        return digest_of(canonical_json(self.settings() | {"digests": self._part_digests}))
 
     def save(self, folder: Path) -> None:
         """Write the backbone into `folder`, its record last."""
@@ -189,7 +209,7 @@ class Backbone:
         if self.autoencoder is not None:
             files[AUTOENCODER_FILE] = save_tensors(folder / AUTOENCODER_FILE, pack(self.autoencoder.state_dict()))
         record = {
-            "format": 1,
+            "format": FORMAT,
             "settings": self.settings(),
             "files": files,
             "digest": self.digest,
@@ -203,8 +223,10 @@ class Backbone:
 
         Raises:
             CorruptError: something is missing or not what the record says.
+            SettingsError: a newer version of intarsia wrote it.
         """
         stored = read_json(folder / RECORD_FILE)
+        check_format(folder / RECORD_FILE, stored.get("format"), FORMAT)
         try:
             settings, files = stored["settings"], stored["files"]
             network = UViT(UViTConfig(**settings["network"]))

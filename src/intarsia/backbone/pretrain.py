@@ -238,15 +238,14 @@ def pretrain(
     while run.done < settings.steps:
         yield run.step(loss_of)
     run.finish()
-    for cached in ("_networks", "digests", "digest"):
-        backbone.__dict__.pop(cached, None)
+    backbone.changed()
 
 
 # x_t = alpha x0 + sigma eps, and what the network should say of it (science.md section 1)
 def noised(x0: Tensor, t: Tensor, eps: Tensor, schedule: Schedule, prediction: str) -> tuple[Tensor, Tensor]:
     """x_t and the training target for x0, eps (B, ...) at times t (B,)."""
     alpha, sigma = expand(schedule.alpha(t), x0), expand(schedule.sigma(t), x0)
-    return alpha * x0 + sigma * eps, target(prediction, x0, eps, alpha, sigma)
+    return schedule.diffuse(x0, t, eps), target(prediction, x0, eps, alpha, sigma)
 
 
 def _variants(backbone: Backbone, images: Tensor, settings: PretrainSettings) -> Tensor:

@@ -21,6 +21,7 @@ from intarsia.diffusion import keyed_normal
 from intarsia.errors import SettingsError, UnknownName
 
 Params = Mapping[str, Tensor]
+Shapes = dict[str, tuple[int, ...]]
 
 MOST = 1 << 14  # rank, tokens or width; more than any backbone here is wide
 
@@ -59,8 +60,12 @@ class AdapterKind(Protocol):
     name: ClassVar[str]
     default_lr: ClassVar[float]
 
+    def shapes(self, network: UViT, *, classes: int) -> Shapes:
+        """What there is to train."""
+        ...
+
     def initial(self, network: UViT, *, classes: int, seed: int) -> dict[str, Tensor]:
-        """Float32 tensors to start training from, a function of shapes and seed alone."""
+        """Float32 tensors of these shapes to start training from, a function of shapes and seed alone."""
         ...
 
     def pieces(self, network: UViT, params: Params) -> Pieces:
@@ -95,12 +100,20 @@ class Lora:
         wanted = [f"{block}.{target}" for block in network.config.blocks for target in self.targets]
         return {name: layer for name in wanted if isinstance(layer := modules.get(name), nn.Linear)}
 
+    def shapes(self, network: UViT, *, classes: int) -> Shapes:
+        shapes: Shapes = {}
+        for name, layer in self.layers(network).items():
+            shapes |= {
+                f"{name}.lora_A": (self.rank, layer.in_features),
+                f"{name}.lora_B": (layer.out_features, self.rank),
+            }
+        return shapes
+
     def initial(self, network: UViT, *, classes: int, seed: int) -> dict[str, Tensor]:
-        params = {}
+        params = {name: torch.zeros(shape) for name, shape in self.shapes(network, classes=classes).items()}
         for name, layer in self.layers(network).items():
             noise = keyed_normal((self.rank, layer.in_features), "lora", seed, name)
             params[f"{name}.lora_A"] = noise / layer.in_features**0.5
-            params[f"{name}.lora_B"] = torch.zeros(layer.out_features, self.rank)
         return params
 
     def pieces(self, network: UViT, params: Params) -> Pieces:
@@ -130,10 +143,15 @@ class DeepPrompts:
     def __post_init__(self) -> None:
         check_whole("tokens", self.tokens, most=MOST)
 
-    def initial(self, network: UViT, *, classes: int, seed: int) -> dict[str, Tensor]:
+    def shapes(self, network: UViT, *, classes: int) -> Shapes:
         sets = classes + 1 if self.per_class else 1
-        shape = (sets, self.tokens, network.config.dim)
-        return {f"{block}.prompts": keyed_normal(shape, "prompts", seed, block) for block in network.config.blocks}
+        return {f"{block}.prompts": (sets, self.tokens, network.config.dim) for block in network.config.blocks}
+
+    def initial(self, network: UViT, *, classes: int, seed: int) -> dict[str, Tensor]:
+        return {
+            name: keyed_normal(shape, "prompts", seed, name.removesuffix(".prompts"))
+            for name, shape in self.shapes(network, classes=classes).items()
+        }
 
     def pieces(self, network: UViT, params: Params) -> Pieces:
         blocks = network.config.blocks
@@ -165,12 +183,16 @@ class Parallel:
     def __post_init__(self) -> None:
         check_whole("width", self.width, most=MOST)
 
+    def shapes(self, network: UViT, *, classes: int) -> Shapes:
+        dim = network.config.dim
+        each: Shapes = {"down": (self.width, dim), "up": (dim, self.width), "bias": (dim,)}
+        return {f"{block}.{name}": shape for block in network.config.blocks for name, shape in each.items()}
+
     def initial(self, network: UViT, *, classes: int, seed: int) -> dict[str, Tensor]:
-        dim, params = network.config.dim, {}
+        params = {name: torch.zeros(shape) for name, shape in self.shapes(network, classes=classes).items()}
+        dim = network.config.dim
         for block in network.config.blocks:
             params[f"{block}.down"] = keyed_normal((self.width, dim), "parallel", seed, block) / dim**0.5
-            params[f"{block}.up"] = torch.zeros(dim, self.width)
-            params[f"{block}.bias"] = torch.zeros(dim)
         return params
 
     def pieces(self, network: UViT, params: Params) -> Pieces:
@@ -184,6 +206,9 @@ class FullCopy:
 
     name: ClassVar[str] = "full"
     default_lr: ClassVar[float] = 3e-4
+
+    def shapes(self, network: UViT, *, classes: int) -> Shapes:
+        return {name: tuple(p.shape) for name, p in network.named_parameters()}
 
     def initial(self, network: UViT, *, classes: int, seed: int) -> dict[str, Tensor]:
         return {name: p.detach().float().clone() for name, p in network.named_parameters()}

@@ -21,13 +21,31 @@ from torch import Tensor
 from intarsia.backbone.backbone import Backbone
 from intarsia.compartments.adapters import Kind, Lora, adapter_from, adapter_settings
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
-from intarsia.files import canonical_json, digest_of, load_tensors, read_checked, read_json, save_tensors, write_json
+from intarsia.files import (
+    canonical_json,
+    check_format,
+    digest_of,
+    load_tensors,
+    read_checked,
+    read_json,
+    save_tensors,
+    write_json,
+)
 
 ADAPTER_FILE = "adapter_model.safetensors"
 PEFT_FILE = "adapter_config.json"
 ROUTER_FILE = "router.safetensors"
 RECORD_FILE = "compartment.json"
+FORMAT = 1
 PEFT_PREFIX = "base_model.model."
+
+# What a digest of `Backbone.digests` is of, in words.
+BACKBONE_PARTS = {
+    "network": "network",
+    "process": "forward process",
+    "latent_space": "latent space",
+    "convention": "convention (shapes, prediction, time scale or labels)",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,7 @@ class Compartment:
             found = self.backbone.get(part, "nothing")
             if found != digest:
                 raise IncompatibleError(
-                    f"compartment '{self.name}' was trained on another {part.replace('_', ' ')} "
+                    f"compartment '{self.name}' was trained on another {BACKBONE_PARTS[part]} "
                     f"({found[:12]}… there, {digest[:12]}… here); train it again on this backbone"
                 )
 
@@ -80,7 +98,7 @@ class Compartment:
     def record(self) -> dict[str, Any]:
         """All of it but the tensors, JSON-able."""
         return {
-            "format": 1,
+            "format": FORMAT,
             "name": self.name,
             "sources": list(self.sources),
             "adapter": adapter_settings(self.adapter),
@@ -100,8 +118,10 @@ class Compartment:
 
         Raises:
             CorruptError: something is missing, changed or not a compartment.
+            SettingsError: a newer version of intarsia wrote it.
         """
         stored = read_json(folder / RECORD_FILE)
+        check_format(folder / RECORD_FILE, stored.get("format"), FORMAT)
         try:
             digests = stored["files"]
             adapter = adapter_from(stored["adapter"])

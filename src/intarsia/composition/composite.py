@@ -55,12 +55,23 @@ class CompositeDenoiser:
         return tuple(member.name for member in self.members)
 
     @property
+    def weighs(self) -> bool:
+        """Whether weights are computed at all: not for a single member, nor where the routing does not look at them."""
+        return self.routing.needs_weights and len(self.members) > 1
+
+    @property
     def labels(self) -> frozenset[str]:
         """Labels that at least one member had."""
         return frozenset(label for member in self.members for label in member.classes)
 
     def run(
-        self, indices: Sequence[int], *, seed: int = 0, labels: Labels | None = None, guidance_scale: float = 1.0
+        self,
+        indices: Sequence[int],
+        *,
+        seed: int = 0,
+        labels: Labels | None = None,
+        guidance_scale: float = 1.0,
+        calls_per_step: int = 1,
     ) -> CompositeRun:
         """A denoiser for the images of these indices.
 
@@ -68,9 +79,11 @@ class CompositeDenoiser:
             indices: the index of each image under `seed`; draws of a routing are keyed by it.
             labels: the label of each image, None for none.
             guidance_scale: 1 means no extra guidance; both branches are composed with their own weights, then guided.
+            calls_per_step: how often the sampler calls the denoiser in a step; a routing draws once per step.
 
         Raises:
-            SettingsError: labels of another length, or guidance without labels.
+            SettingsError: labels of another length, guidance without labels, or a label that a source has images of
+                but cannot be asked for.
             UnknownName: a label that neither a member nor the backbone ever had.
         """
         wanted = [None] * len(indices) if labels is None else list(labels)
@@ -78,11 +91,25 @@ class CompositeDenoiser:
             raise SettingsError(f"{len(wanted)} labels for {len(indices)} images; give one each")
         if guidance_scale != 1 and any(label is None for label in wanted):
             raise SettingsError(f"guidance_scale {guidance_scale} needs a label for every image; 1 means no guidance")
+        for label in dict.fromkeys(wanted):
+            if label is not None:
+                self._check_label(label)
+        return CompositeRun(self, tuple(indices), seed, tuple(wanted), guidance_scale, calls_per_step)
+
+    def _check_label(self, label: str) -> None:
+        """Refuse a label that nobody knows, and one that a member with a share in it would ignore."""
         known = self.labels | self.vocabulary
-        for label in wanted:
-            if label is not None and label not in known:
-                raise UnknownName("label", label, known)
-        return CompositeRun(self, tuple(indices), seed, tuple(wanted), guidance_scale)
+        if label not in known:
+            raise UnknownName("label", label, known)
+        asked = [member for member in self.members if label in member.classes] or list(self.members)
+        deaf = [member.name for member in asked if not member.conditions(label)]
+        if deaf:
+            able = ", ".join(member.name for member in asked if member.conditions(label)) or "none"
+            raise SettingsError(
+                f"label '{label}': {', '.join(deaf)} cannot be asked for it and would be drawn from as if without label "
+                f"(sources that can: {able}); train with prompts per class, on a backbone that knows the label, "
+                "compose sources that can, or leave the labels out"
+            )
 
 
 def default_prior(members: Sequence[Member]) -> Tensor:
@@ -109,6 +136,7 @@ class CompositeRun:
     seed: int
     labels: tuple[str | None, ...]
     guidance_scale: float
+    calls_per_step: int = 1
     times: list[float] = field(default_factory=list)
     trace: list[Tensor] = field(default_factory=list)
 
@@ -126,15 +154,21 @@ class CompositeRun:
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         """x_t (B, *latent_shape), t (B,) -> x0_hat (B, *latent_shape)."""
-        turn = Turn(self.seed, self.indices, len(self.trace))
-        realised = [branch.weights(x_t, t, turn) for branch in self._branches]
+        turn = Turn(self.seed, self.indices, len(self.trace) // self.calls_per_step)
+        realised = self._realised(x_t, t, turn)
         mixed = self._mix(x_t, t, realised)
         for branch, x0_hat in zip(self._branches, mixed, strict=True):
             branch.evidence.show(x0_hat)
-        self.router_passes += len(self._branches) * self.model.weights.passes * self.model.routing.needs_weights
         self.times.append(t[0].item())
         self.trace.append(realised[0])
         return guided(mixed, self.guidance_scale)
+
+    def _realised(self, x_t: Tensor, t: Tensor, turn: Turn) -> list[Tensor]:
+        """Weights (B, n) of each branch; where a member is drawn by lot, one draw serves all branches."""
+        drawing = self._branches[:1] if self.model.routing.draws else self._branches
+        self.router_passes += len(drawing) * self.model.weights.passes * self.model.weighs
+        realised = [branch.weights(x_t, t, turn) for branch in drawing]
+        return realised * (len(self._branches) // len(drawing))
 
     # paper eq. 5, Proposition 3.1: sum_i w_i x0_hat_i; a member is called only for the images where its weight is not 0
     def _mix(self, x_t: Tensor, t: Tensor, realised: list[Tensor]) -> list[Tensor]:
@@ -166,7 +200,7 @@ class _Branch:
     def weights(self, x_t: Tensor, t: Tensor, turn: Turn) -> Tensor:
         """Realised weights (B, n) in the dtype of x_t."""
         weights = self._blind
-        if self.model.routing.needs_weights and len(self.model.members) > 1:
+        if self.model.weighs:
             weights = (self._log_prior + self.evidence(x_t, t, self._telling)).softmax(dim=1)
         return self.model.routing(weights, self._blind, turn).to(x_t.dtype)
 

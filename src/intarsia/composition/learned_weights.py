@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,9 +11,6 @@ from torch import Tensor
 from intarsia.composition.member import Labels
 from intarsia.composition.weights import Evidence, Memoryless
 from intarsia.routers import JointClassifier, LabelShares, PrototypeBank, ReferenceBank, label_log_shares
-
-MidFeatures = Callable[[Tensor, Tensor], Tensor]
-"""x_t (B, ...), t (B,) to tokens (B, L, D) of the unadapted backbone's middle block."""
 
 
 # w = softmax_i(h_i - log o_i + log lambda_i): the core's density p^0 cancels
@@ -25,12 +22,11 @@ class Reference:
     isolated: ClassVar[bool] = True
     passes: ClassVar[float] = 0.5
     bank: ReferenceBank
-    features: MidFeatures
     shares: Sequence[LabelShares]
 
     def start(self) -> Evidence:
         def evidence(x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:
-            return self.bank(self.features(x_t, t), t) + label_log_shares(self.shares, labels)
+            return self.bank(x_t, t) + label_log_shares(self.shares, labels)
 
         return Memoryless(evidence)
 
@@ -80,13 +76,12 @@ class Joint:
     isolated: ClassVar[bool] = False
     passes: ClassVar[float] = 0.5
     classifier: JointClassifier
-    features: MidFeatures
     names: Sequence[str]
     shares: Sequence[LabelShares]
 
     def start(self) -> Evidence:
         def evidence(x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:
-            scores = self.classifier(self.features(x_t, t), t, self.names)
+            scores = self.classifier(x_t, t, self.names)
             return scores + label_log_shares(self.shares, labels)
 
         return Memoryless(evidence)

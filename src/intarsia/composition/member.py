@@ -11,7 +11,7 @@ from torch import Tensor
 from intarsia.backbone.backbone import Backbone
 from intarsia.backbone.precision import PRECISIONS, resolve_precision
 from intarsia.backbone.uvit import PLAIN, Adaptation
-from intarsia.compartments.adapters import Adapted, FullCopy, Lora
+from intarsia.compartments.adapters import Adapted, DeepPrompts, FullCopy, Lora
 from intarsia.compartments.compartment import Compartment
 from intarsia.compartments.training import label_rows
 from intarsia.errors import CorruptError
@@ -34,6 +34,10 @@ class Member(Protocol):
     @property
     def classes(self) -> Mapping[str, int]:
         """Samples per label; empty where the source has no labels."""
+        ...
+
+    def conditions(self, label: str) -> bool:
+        """Whether `x0_hat` under this label of its own is E[x0 | x_t, label], and not merely E[x0 | x_t]."""
         ...
 
     def x0_hat(self, x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:
@@ -60,9 +64,8 @@ class CompartmentMember:
         self.precision = resolve_precision(precision)
         self._names = tuple(sorted(compartment.classes))
         adapter, network, dtype = compartment.adapter, backbone.network, PRECISIONS[self.precision]
-        expected = adapter.initial(network, classes=len(self._names), seed=0)
-        found = {name: p.shape for name, p in compartment.params.items()}
-        if found != {name: p.shape for name, p in expected.items()}:
+        found = {name: tuple(p.shape) for name, p in compartment.params.items()}
+        if found != adapter.shapes(network, classes=len(self._names)):
             raise CorruptError(f"compartment '{self.name}': its tensors do not fit the backbone; train it again")
         self._changed: dict[str, Tensor] | None = None
         self._pieces = None
@@ -86,6 +89,12 @@ class CompartmentMember:
     @property
     def classes(self) -> Mapping[str, int]:
         return self.compartment.classes
+
+    def conditions(self, label: str) -> bool:
+        """By the backbone's label table, by prompts of its own, or because all its images have the label."""
+        adapter = self.compartment.adapter
+        prompted = isinstance(adapter, DeepPrompts) and adapter.per_class and label in self._names
+        return label in self.backbone.labels or prompted or self.classes.get(label) == self.count
 
     @torch.no_grad()
     def x0_hat(self, x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:

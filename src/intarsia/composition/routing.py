@@ -1,7 +1,7 @@
 """Routing: which members run for which image, given the weights (science.md section 3).
 
 A routing turns weights (B, n) into the weights that are realised, (B, n), rows summing to 1. A zero means that the
-member is not called for that image. Draws are keyed by (seed, image index, call), so they do not depend on the batch.
+member is not called for that image. Draws are keyed by (seed, image index, step), so they do not depend on the batch.
 """
 
 from __future__ import annotations
@@ -21,23 +21,31 @@ from intarsia.errors import SettingsError, UnknownName
 
 @dataclass(frozen=True)
 class Turn:
-    """What a draw may be keyed by: the sampling seed, the index of each image, and the number of the call (from 0)."""
+    """What a draw may be keyed by: the sampling seed, the index of each image, and the number of the step (from 0).
+
+    A sampler that calls the model twice in a step has the same turn twice.
+    """
 
     seed: int
     indices: Sequence[int]
-    call: int
+    step: int
 
-    def uniform(self, purpose: str, *, call: int | None = None) -> Tensor:
+    def uniform(self, purpose: str, *, step: int | None = None) -> Tensor:
         """One number in [0, 1) per image, float64 (B,)."""
-        turn = self.call if call is None else call
+        turn = self.step if step is None else step
         draws = [keyed_generator("routing", purpose, self.seed, index, turn).random() for index in self.indices]
         return torch.tensor(draws, dtype=torch.float64)
 
 
 class Routing(Protocol):
-    """Chooses members; see the module's docstring."""
+    """Chooses members; see the module's docstring.
+
+    `draws`: whether it draws one member by lot. Under guidance the null branch then runs the member drawn for the
+    conditional one: the difference of two members' estimates would point from one source to the other.
+    """
 
     name: ClassVar[str]
+    draws: ClassVar[bool]
 
     @property
     def needs_weights(self) -> bool:
@@ -54,6 +62,7 @@ class Full:
     """Every member runs for every image."""
 
     name: ClassVar[str] = "full"
+    draws: ClassVar[bool] = False
     needs_weights: ClassVar[bool] = True
 
     def __call__(self, weights: Tensor, prior: Tensor, turn: Turn) -> Tensor:
@@ -65,6 +74,7 @@ class TopK:
     """The k members of largest weight, renormalised. Top-1 skews the realised shares of overlapping sources."""
 
     name: ClassVar[str] = "top_k"
+    draws: ClassVar[bool] = False
     needs_weights: ClassVar[bool] = True
     k: int = 1
 
@@ -84,6 +94,7 @@ class Threshold:
     """Members whose weight is below `at` do not run for that image; the rest is renormalised."""
 
     name: ClassVar[str] = "threshold"
+    draws: ClassVar[bool] = False
     needs_weights: ClassVar[bool] = True
     at: float = 0.01
 
@@ -104,10 +115,11 @@ class Ancestral:
     """One member per image, drawn from the prior before the first step: exact for unconditional sampling."""
 
     name: ClassVar[str] = "ancestral"
+    draws: ClassVar[bool] = True
     needs_weights: ClassVar[bool] = False
 
     def __call__(self, weights: Tensor, prior: Tensor, turn: Turn) -> Tensor:
-        return drawn(prior, turn.uniform("ancestral", call=0))
+        return drawn(prior, turn.uniform("ancestral", step=0))
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,7 @@ class Random:
     """
 
     name: ClassVar[str] = "random"
+    draws: ClassVar[bool] = True
     needs_weights: ClassVar[bool] = False
 
     def __call__(self, weights: Tensor, prior: Tensor, turn: Turn) -> Tensor:

@@ -111,7 +111,7 @@ def sample(
         labels: one label or None per image.
 
     Raises:
-        SettingsError: no images, labels of another length, guidance without labels.
+        SettingsError: no images, labels of another length or that a source cannot be asked for, guidance without.
         UnknownName: a label that no source has.
     """
     if count < 1:
@@ -152,11 +152,18 @@ def _draw(
     labels: Labels | None,
     on_step: Callable[[int, Tensor, Tensor], None],
 ) -> tuple[Tensor, CompositeRun]:
-    run = model.run(indices, seed=settings.seed, labels=labels, guidance_scale=settings.guidance_scale)
+    sampler = SAMPLERS[settings.sampler]
+    run = model.run(
+        indices,
+        seed=settings.seed,
+        labels=labels,
+        guidance_scale=settings.guidance_scale,
+        calls_per_step=sampler.calls_per_step,
+    )
     noise = ImageNoise(settings.seed, indices)
     times = time_grid(model.schedule, settings.steps, settings.spacing)
     x_t = noise.initial(model.latent_shape)
-    return SAMPLERS[settings.sampler](run, x_t, times, noise=noise, on_step=on_step), run
+    return sampler(run, x_t, times, noise=noise, on_step=on_step), run
 
 
 def _per_step(run: CompositeRun) -> Tensor:

@@ -3,13 +3,13 @@
 No files, no networks, no compartments. Notation as in `x_t = alpha(t) x0 + sigma(t) eps`, t in [0, 1] with t = 1 noise.
 """
 
-from intarsia.diffusion.denoiser import Denoiser, PathObserver, expand
+from intarsia.diffusion.denoiser import Denoiser, PathObserver
 from intarsia.diffusion.gaussian_mixture import GaussianMixture, MixtureDenoiser, exact_weights, joint
 from intarsia.diffusion.grid import SPACINGS, time_grid
 from intarsia.diffusion.noise import ImageNoise, StepNoise, keyed_generator, keyed_normal
 from intarsia.diffusion.prediction import PREDICTIONS, Prediction, from_x0, target, to_eps, to_x0
 from intarsia.diffusion.samplers import SAMPLERS, Sampler, ddim, ddpm, dpmpp_2m, heun
-from intarsia.diffusion.schedule import SCHEDULES, Cosine, Flow, Schedule, VPLinear, schedule_from
+from intarsia.diffusion.schedule import SCHEDULES, Cosine, Flow, Schedule, VPLinear, expand, schedule_from
 from intarsia.diffusion.transition import Transition, ddim_transition
 
 __all__ = [

@@ -34,8 +34,3 @@ class PathObserver(Protocol):
     def observe(self, x_s: Tensor, transition: Transition) -> None:
         """Called once after each step, with the new x_s (B, ...) and the step that drew it."""
         ...
-
-
-def expand(coefficient: Tensor, like: Tensor) -> Tensor:
-    """One number per image, ready to multiply a batch: (B,) -> (B, 1, ..., 1) in the dtype of `like` (B, ...)."""
-    return coefficient.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))

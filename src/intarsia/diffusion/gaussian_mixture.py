@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from intarsia.diffusion.denoiser import expand
-from intarsia.diffusion.schedule import Schedule
+from intarsia.diffusion.schedule import Schedule, expand
 from intarsia.errors import InputError
 
 

@@ -3,7 +3,7 @@
 Given x_t = alpha x0 + sigma eps, every quantity below is affine in eps. Each formula solves its own 2x2 linear system,
 so it holds for any (alpha, sigma), variance preserving or not, and nothing is divided by alpha unless the quantity
 itself ceases to determine x0 at alpha = 0 (eps and score do; v, velocity and x0 do not). Shapes: x_t, x0, eps and the
-predictions are (B, ...); alpha and sigma are floats or tensors broadcastable to them (see `denoiser.expand`).
+predictions are (B, ...); alpha and sigma are floats or tensors broadcastable to them (see `expand`).
 """
 
 from __future__ import annotations

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -21,6 +19,7 @@ import torch
 from torch import Tensor
 
 from intarsia.errors import SettingsError, UnknownName
+from intarsia.files import canonical_json, digest_of
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,17 @@ class Schedule(ABC):
         """The t in [0, 1] with this `log_snr`: the inverse function; values out of range give the ends."""
         return _in_float64(self._time, log_snr)
 
+    def diffuse(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """x_t = alpha(t) x0 + sigma(t) eps, for x0 and eps (B, ...) at times t (B,)."""
+        return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * eps
+
     def settings(self) -> dict[str, Any]:
         """Name and parameters, JSON-able; `schedule_from` reads them back."""
         return {"name": self.name, **dataclasses.asdict(self)}
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the canonical JSON of `settings()`: equal exactly when the forward processes are."""
-        canonical = json.dumps(self.settings(), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return digest_of(canonical_json(self.settings()))
 
     @abstractmethod
     def _alpha(self, t: Tensor) -> Tensor: ...
@@ -216,6 +218,11 @@ def schedule_from(settings: Mapping[str, Any]) -> Schedule:
             f"schedule '{name}' has no setting {', '.join(unknown)}; it has: {', '.join(known) or 'none'}"
         )
     return SCHEDULES[name](**parameters)
+
+
+def expand(coefficient: Tensor, like: Tensor) -> Tensor:
+    """One number per image, ready to multiply a batch: (B,) -> (B, 1, ..., 1) in the dtype of `like` (B, ...)."""
+    return coefficient.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _in_float64(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ core set, in other styles.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,10 +65,10 @@ class _Owners:
         common = sorted(set.intersection(*(set(source.labels) for source in self.held)))
         return sorted(common, key=lambda label: SHOWN.index(label) if label in SHOWN else len(SHOWN))
 
-    def drawn(self, seed: int) -> list[str | None]:
-        """Concepts to draw: all unseen ones as far as they go, then seen ones at random."""
+    def drawn(self, seed: int, known: Collection[str]) -> list[str | None]:
+        """Concepts to draw: all unseen ones as far as they go, then seen ones at random that the backbone knows."""
         unseen: list[str | None] = list(self.unseen[: PER_METHOD * 3 // 4])
-        seen = sorted({label for source in self.kept for label in source.labels})
+        seen = sorted({label for source in self.kept for label in source.labels} & set(known))
         places = keyed_generator("emoji demo", seed).permutation(len(seen))[: PER_METHOD - len(unseen)]
         return [*unseen, *(seen[place] for place in places)]
 
@@ -82,7 +82,7 @@ def emoji_demo(stage: Stage, folder: Path) -> Report:
         near = sum(len(vault.add_source(source.name, source).overlaps) for source in owners.kept)
     with stage.phase(f"train {len(OWNERS)} compartments, each on its owner's images alone"):
         train_all(stage, vault, OWNERS, TRAINING)
-    labels = owners.drawn(stage.seed)
+    labels = owners.drawn(stage.seed, vault.backbone.labels)
     settings = SampleSettings(seed=stage.seed, steps=STEPS, guidance_scale=GUIDANCE, batch=64)
     with stage.phase("draw from each owner alone, from all, by naive averaging, and without share-alike"):
         alone = {name: draw(stage, vault, [name], PER_METHOD, settings, labels=labels) for name in OWNERS}

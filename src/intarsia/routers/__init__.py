@@ -3,7 +3,7 @@
 from intarsia.routers.basis import Basis
 from intarsia.routers.gaussian import GaussianPart
 from intarsia.routers.gaussian_bank import GaussianBank
-from intarsia.routers.heads import HeadSettings, HeadStep, mid_features
+from intarsia.routers.heads import HeadSettings, mid_features
 from intarsia.routers.joint import JointClassifier, JointMember
 from intarsia.routers.labels import LabelShares, label_log_shares
 from intarsia.routers.part import RouterPart, SampleSet
@@ -21,7 +21,6 @@ __all__ = [
     "GaussianPart",
     "GaussianSettings",
     "HeadSettings",
-    "HeadStep",
     "JointClassifier",
     "JointMember",
     "LabelShares",

@@ -7,7 +7,7 @@ small perceptron. Heads are dicts of tensors with a leading axis of heads, so th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from intarsia.backbone.backbone import Backbone
 from intarsia.backbone.uvit import timestep_embedding
 from intarsia.checks import check_number, check_seed, check_whole
-from intarsia.diffusion import expand, keyed_generator, keyed_normal
+from intarsia.diffusion import keyed_generator, keyed_normal
 from intarsia.errors import SettingsError
 from intarsia.routers.part import SampleSet, one_thread
 
@@ -64,15 +64,6 @@ class HeadSettings:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class HeadStep:
-    """One finished step of training: its number (from 1), how many there will be, and the loss."""
-
-    step: int
-    steps: int
-    loss: float
-
-
 # science.md section 3, `reference`: one pass of the frozen backbone's first half, unadapted and without label
 @torch.no_grad()
 def mid_features(backbone: Backbone, x_t: Tensor, t: Tensor, *, precision: str = "float32") -> Tensor:
@@ -111,21 +102,22 @@ def logits(params: Params, features: Tensor, t: Tensor) -> Tensor:
     return torch.einsum("bnh,nmh->bnm", hidden, params["out.weight"]) + params["out.bias"]
 
 
-def train(params: Params, settings: HeadSettings, loss_of: Callable[[Params, int], Tensor]) -> Iterator[HeadStep]:
-    """Train one head in place; `loss_of` gets the parameters and the number of the step, from 0."""
+def fit_head(dim: int, outputs: int, settings: HeadSettings, loss_of: Callable[[Params, int], Tensor]) -> Params:
+    """One trained head; `loss_of` gets the parameters and the number of the step, from 0.
+
+    All on one thread, so that the same data gives the same bytes wherever it is fitted.
+    """
+    params = initial_params(dim, outputs, settings)
     tensors = [params[name].requires_grad_() for name in PARAM_NAMES]
     optimiser = torch.optim.Adam(tensors, lr=settings.lr, betas=(0.9, 0.99))
-    for step in range(settings.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = settings.lr * (1 - step / settings.steps)
-        with one_thread(), torch.enable_grad():
+    with one_thread(), torch.enable_grad():
+        for step in range(settings.steps):
+            optimiser.param_groups[0]["lr"] = settings.lr * (1 - step / settings.steps)
             loss = loss_of(params, step)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        yield HeadStep(step + 1, settings.steps, loss.item())
-    for tensor in tensors:
-        tensor.requires_grad_(False)
+    return {name: tensor.detach() for name, tensor in params.items()}
 
 
 @dataclass(frozen=True)
@@ -145,7 +137,8 @@ def draw(samples: SampleSet, count: int, backbone: Backbone, *, seed: int, step:
     times = [keyed_generator("head time", seed, samples.ids[row], step).random() for row in rows]
     shape = backbone.latent_shape
     eps = torch.stack([keyed_normal(shape, "head noise", seed, samples.ids[row], step) for row in rows])
-    return noised(samples.latents[rows].float(), torch.tensor(times, dtype=torch.float32), eps, backbone)
+    t = torch.tensor(times, dtype=torch.float32)
+    return Batch(backbone.schedule.diffuse(samples.latents[rows].float(), t, eps), t)
 
 
 def draw_core(core_latents: Tensor, count: int, backbone: Backbone, *, seed: int, step: int) -> Batch:
@@ -154,14 +147,7 @@ def draw_core(core_latents: Tensor, count: int, backbone: Backbone, *, seed: int
     rows = torch.from_numpy(generator.integers(len(core_latents), size=count))
     t = torch.from_numpy(generator.random(count)).float()
     eps = keyed_normal((count, *backbone.latent_shape), "head core noise", seed, step)
-    return noised(core_latents[rows].float(), t, eps, backbone)
-
-
-# x_t = alpha x0 + sigma eps
-def noised(x0: Tensor, t: Tensor, eps: Tensor, backbone: Backbone) -> Batch:
-    """x0 and eps (B, ...) at times t (B,)."""
-    alpha, sigma = (expand(c(t), x0) for c in (backbone.schedule.alpha, backbone.schedule.sigma))
-    return Batch(alpha * x0 + sigma * eps, t)
+    return Batch(backbone.schedule.diffuse(core_latents[rows].float(), t, eps), t)
 
 
 def check_latents(latents: Sequence[Tensor], backbone: Backbone) -> None:

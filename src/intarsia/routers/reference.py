@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -15,15 +15,13 @@ from intarsia.errors import CorruptError, IncompatibleError, SettingsError
 from intarsia.routers.heads import (
     PARAM_NAMES,
     HeadSettings,
-    HeadStep,
     Params,
     check_latents,
     draw,
     draw_core,
-    initial_params,
+    fit_head,
     logits,
     mid_features,
-    train,
 )
 from intarsia.routers.part import SampleSet, stored
 
@@ -46,7 +44,7 @@ class ReferencePart:
     trained_with: HeadSettings
 
     @classmethod
-    def training(
+    def fit(
         cls,
         latents: Tensor,
         ids: Sequence[str],
@@ -54,8 +52,8 @@ class ReferencePart:
         backbone: Backbone,
         *,
         settings: HeadSettings | None = None,
-    ) -> tuple[ReferencePart, Iterator[HeadStep]]:
-        """A part, and the steps that train it; it is ready when they are all taken.
+    ) -> ReferencePart:
+        """Fit one source against the core.
 
         Args:
             latents: (N, *latent_shape) of the source, with N ids, in any order. The same set gives the same bytes.
@@ -68,24 +66,16 @@ class ReferencePart:
         settings = settings or HeadSettings()
         samples = SampleSet(latents, ids)
         check_latents((samples.latents, core_latents), backbone)
-        params = initial_params(backbone.network.config.dim, 1, settings)
-        return cls(params, backbone.digest, settings), _steps(params, samples, core_latents, backbone, settings)
+        half = max(1, settings.batch // 2)
 
-    @classmethod
-    def fit(
-        cls,
-        latents: Tensor,
-        ids: Sequence[str],
-        core_latents: Tensor,
-        backbone: Backbone,
-        *,
-        settings: HeadSettings | None = None,
-    ) -> ReferencePart:
-        """`training`, with all its steps taken."""
-        part, steps = cls.training(latents, ids, core_latents, backbone, settings=settings)
-        for _ in steps:
-            pass
-        return part
+        def loss_of(params: Params, step: int) -> Tensor:
+            source = draw(samples, half, backbone, seed=settings.seed, step=step)
+            core = draw_core(core_latents, half, backbone, seed=settings.seed, step=step)
+            x_t, t = torch.cat([source.x_t, core.x_t]), torch.cat([source.t, core.t])
+            h = logits(params, mid_features(backbone, x_t, t), t)[:, 0, 0]
+            return reference_loss(h[: len(source.t)], h[len(source.t) :], settings.odds)
+
+        return cls(fit_head(backbone.network.config.dim, 1, settings, loss_of), backbone.digest, settings)
 
     def tensors(self) -> Params:
         """For a safetensors file; `from_tensors` reads them back."""
@@ -113,52 +103,43 @@ class ReferencePart:
 
 @final
 class ReferenceBank:
-    """n reference heads on shared features.
+    """n reference heads on the features of one backbone.
 
     Raises:
         SettingsError: no parts.
-        IncompatibleError: parts of different backbones, or of different shapes.
+        IncompatibleError: parts fitted on another backbone, or of different shapes.
     """
 
-    def __init__(self, parts: Sequence[ReferencePart]):
+    def __init__(self, parts: Sequence[ReferencePart], backbone: Backbone):
         if not parts:
             raise SettingsError("a bank of no reference parts: give at least one")
-        for field, found in (
-            ("backbones", [part.backbone[:16] for part in parts]),
-            ("head shapes", [str([tuple(part.params[name].shape) for name in PARAM_NAMES]) for part in parts]),
-        ):
-            if len(set(found)) > 1:
+        for part in parts:
+            if part.backbone != backbone.digest:
                 raise IncompatibleError(
-                    f"reference parts of different {field} ({', '.join(found)}): fit all of them alike"
+                    f"a reference part was fitted on the backbone {part.backbone[:16]}…, this is "
+                    f"{backbone.digest[:16]}…: fit it again on this one"
                 )
+        shapes = [str([tuple(part.params[name].shape) for name in PARAM_NAMES]) for part in parts]
+        if len(set(shapes)) > 1:
+            raise IncompatibleError(
+                f"reference parts of different head shapes ({', '.join(shapes)}): fit all of them alike"
+            )
+        self.backbone = backbone
         self._params = {name: torch.cat([part.params[name] for part in parts]) for name in PARAM_NAMES}
         self._log_odds = torch.tensor([part.trained_with.odds for part in parts]).log()
 
     # science.md section 3: w = softmax_i(h_i - log o_i + log lambda_i); p^0 cancels
     @torch.no_grad()
-    def __call__(self, features: Tensor, t: Tensor) -> Tensor:
-        """h_i - log o_i, an estimate of log p_t^i(x_t) - log p_t^0(x_t), for every source: (B, n).
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """h_i - log o_i, an estimate of log p_t^i(x_t) - log p_t^0(x_t), for every source.
 
         Args:
-            features: (B, L, D), `mid_features` of x_t.
+            x_t: (B, *latent_shape).
             t: (B,).
+        Returns:
+            (B, n).
         """
-        return logits(self._params, features, t)[..., 0] - self._log_odds
-
-
-def _steps(
-    params: Params, samples: SampleSet, core_latents: Tensor, backbone: Backbone, settings: HeadSettings
-) -> Iterator[HeadStep]:
-    half = max(1, settings.batch // 2)
-
-    def loss_of(params: Params, step: int) -> Tensor:
-        source = draw(samples, half, backbone, seed=settings.seed, step=step)
-        core = draw_core(core_latents, half, backbone, seed=settings.seed, step=step)
-        x_t, t = torch.cat([source.x_t, core.x_t]), torch.cat([source.t, core.t])
-        h = logits(params, mid_features(backbone, x_t, t), t)[:, 0, 0]
-        return reference_loss(h[: len(source.t)], h[len(source.t) :], settings.odds)
-
-    return train(params, settings, loss_of)
+        return logits(self._params, mid_features(self.backbone, x_t, t), t)[..., 0] - self._log_odds
 
 
 # Logistic regression at odds o: its optimum is h = log o + log p_t^i(x_t) / p_t^0(x_t)

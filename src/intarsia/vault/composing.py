@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from intarsia.backbone import Backbone
 from intarsia.compartments import Compartment
+from intarsia.compartments.training import deterministic
 from intarsia.composition import (
     CompartmentMember,
     CompositeDenoiser,
@@ -45,7 +45,6 @@ from intarsia.routers import (
     ReferencePart,
     RouterPart,
     SampleSet,
-    mid_features,
 )
 from intarsia.vault.package import Core
 from intarsia.vault.parts import read_part
@@ -79,8 +78,8 @@ def _gaussian(parts: Parts) -> Weights:
 
 
 def _reference(parts: Parts) -> Weights:
-    bank = ReferenceBank(parts.of(ReferencePart, "reference"))
-    return Reference(bank, partial(mid_features, parts.backbone), shares_of(parts.members))
+    bank = ReferenceBank(parts.of(ReferencePart, "reference"), parts.backbone)
+    return Reference(bank, shares_of(parts.members))
 
 
 def _prototype(parts: Parts) -> Weights:
@@ -88,18 +87,19 @@ def _prototype(parts: Parts) -> Weights:
 
 
 def _joint(parts: Parts) -> Weights:
-    """Fitted here and now on the sources of the composition, and kept nowhere: so there is nothing of it to forget."""
+    """Fitted here and now on the sources of the composition, and kept nowhere: so there is nothing of it to forget.
+
+    One source alone needs no classifier.
+    """
+    if len(parts.members) == 1:
+        return Prior(shares_of(parts.members))
     if parts.source is None:
         raise SettingsError("joint weights are fitted on the images of all sources, and these are not at hand")
-    sources = [parts.source(member.name) for member in parts.members]
-    fitted_on = [
-        JointMember(source.name, source.manifest.root, SampleSet(data.latents, data.ids, data.labels))
-        for source in sources
-        for data in [train_data(parts.backbone, source)]
-    ]
-    classifier = JointClassifier.fit(fitted_on, parts.backbone)
-    names = [source.name for source in sources]
-    return Joint(classifier, partial(mid_features, parts.backbone), names, shares_of(parts.members))
+    with deterministic(1):
+        datas = [train_data(parts.backbone, parts.source(member.name)) for member in parts.members]
+        members = [JointMember(data.name, SampleSet(data.latents, data.ids, data.labels)) for data in datas]
+        classifier = JointClassifier.fit(members, parts.backbone)
+    return Joint(classifier, classifier.names, shares_of(parts.members))
 
 
 WEIGHTS: Mapping[str, Callable[[Parts], Weights]] = MappingProxyType(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from intarsia.backbone import Backbone
 from intarsia.compartments import Compartment, TrainData
+from intarsia.compartments.training import deterministic
 from intarsia.errors import IncompatibleError, SettingsError, UnknownName
 from intarsia.routers import (
     Basis,
@@ -98,8 +99,12 @@ def _kind_of(settings: PartSettings) -> str:
 def fit_parts(
     chosen: Mapping[str, PartSettings], data: TrainData, backbone: Backbone, core: Core
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Fit them; (tensors under `<kind>.<name>`, settings by kind), as a compartment stores them."""
-    parts = {kind: PARTS[kind].fit(data, backbone, core, settings) for kind, settings in chosen.items()}
+    """Fit them; (tensors under `<kind>.<name>`, settings by kind), as a compartment stores them.
+
+    The bytes do not depend on how many threads the process has.
+    """
+    with deterministic(1):
+        parts = {kind: PARTS[kind].fit(data, backbone, core, settings) for kind, settings in chosen.items()}
     tensors = {f"{kind}.{name}": tensor for kind, part in parts.items() for name, tensor in part.tensors().items()}
     return tensors, {kind: part.settings() for kind, part in parts.items()}
 

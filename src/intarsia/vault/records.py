@@ -10,8 +10,7 @@ from typing import Any
 from intarsia.compartments.compartment import RECORD_FILE as COMPARTMENT_FILE
 from intarsia.data import Overlap
 from intarsia.errors import CorruptError
-from intarsia.files import canonical_json, digest_of, read_json, write_json
-from intarsia.vault.store import check_format
+from intarsia.files import canonical_json, check_format, digest_of, read_json, write_json
 
 FORMAT = 1
 

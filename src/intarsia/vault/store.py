@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from intarsia.errors import CorruptError, SettingsError, VaultError
+from intarsia.errors import VaultError
 from intarsia.files import disk_errors, read_json, sync_folder, write_json
 
 RECORD_FILE = "vault.json"
@@ -253,16 +253,3 @@ def new_folder(path: Path) -> Iterator[Path]:
             sync_folder(path.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-
-
-def check_format(path: Path, found: object, supported: int) -> None:
-    """Refuse a record of another format.
-
-    Raises:
-        CorruptError: the number is no number.
-        SettingsError: it is of a newer version of intarsia.
-    """
-    if not isinstance(found, int) or found < 1:
-        raise CorruptError(f"{path}: format is {found!r}, expected {supported}; restore it from a backup")
-    if found > supported:
-        raise SettingsError(f"{path}: format {found} is newer than {supported}, the newest known here; update intarsia")
