@@ -144,6 +144,7 @@ def test_a_bad_folder_is_refused_whole(vault: Path, tmp_path: Path, run, make: C
         ("sample v --out o --routing top-k", "unknown routing 'top-k'"),
         ("sample v --out o --sampler dimm", "unknown sampler 'dimm'"),
         ("sample v --out o --label c", "'c'"),
+        ("sample v --out o --label a", "label 'a': elm, oak cannot be asked for it"),
         ("sample v --out o --count 0", "--count is 0, expected a whole number, from 1 to 100000"),
         ("sample v --out o --count 1000000000000", "--count is 1000000000000, expected"),
         ("sample v --out o --guidance-scale 2", "needs a label"),

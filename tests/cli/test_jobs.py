@@ -137,7 +137,8 @@ def test_work_is_silent_where_no_terminal_is(vault: Path, run):
 
 
 def test_sample_writes_images_report_weights_and_grid(vault: Path, tmp_path: Path, done):
-    out = tmp_path / "out"
+    out, prompts = tmp_path / "out", ("--adapter", "prompts", "--per-class", "--tokens", 1)
+    done("train", vault, "oak", "elm", *QUICK[:-2], *prompts, "--restart")
     answer = done("sample", vault, *DRAW, "--out", out, "--grid", "--label", "a", "--label", "b")
     assert sorted(contents(out)) == ["00000.png", "00001.png", "00002.png", GRID_FILE, REPORT_FILE, WEIGHTS_FILE]
     assert decode((out / "00000.png").read_bytes(), size=SIDE, channels=1).shape == (SIDE, SIDE, 1)

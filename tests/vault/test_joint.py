@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from intarsia.errors import SettingsError
 from intarsia.vault import Vault
@@ -22,6 +23,15 @@ def test_joint_weights_are_fitted_for_the_composition_and_leave_no_trace(vault: 
     assert again.sample(3, seed=1, steps=2).weights.equal(weights)
     assert weights.std().item() > 0, "the classifier looks at the image"
     assert all_bytes(vault.root) == before
+
+
+def test_one_source_alone_needs_no_classifier(vault: Vault) -> None:
+    grown(vault, "oak")
+    alone, plain = (vault.compose("oak", weights=kind, precision="float32") for kind in ("joint", "prior"))
+    assert alone.isolated
+    ours, theirs = (each.sample(3, seed=1, steps=2) for each in (alone, plain))
+    assert torch.equal(ours.images, theirs.images)
+    assert ours.router_passes == 0
 
 
 def test_joint_weights_need_the_images(vault: Vault) -> None:

@@ -106,7 +106,7 @@ class CompositeDenoiser:
         if deaf:
             able = ", ".join(member.name for member in asked if member.conditions(label)) or "none"
             raise SettingsError(
-                f"label '{label}': {', '.join(deaf)} cannot be asked for it and would be drawn from as if without label "
+                f"label '{label}': {', '.join(deaf)} cannot be asked for it, and would be drawn from without a label "
                 f"(sources that can: {able}); train with prompts per class, on a backbone that knows the label, "
                 "compose sources that can, or leave the labels out"
             )
