@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from intarsia.audit.digit_images import REJECT_KINDS, Digits, DigitSplit, Rejects, make_rejects, split_digits
 from intarsia.audit.digit_network import NETWORK, DigitNetwork, DigitSettings, Judgement, fit_digit_network
+from intarsia.audit.efficientnet import EfficientNetLite0, load_efficientnet_lite0
 from intarsia.audit.features import FeatureNetwork, Features
 from intarsia.audit.frechet import frechet_distance
 from intarsia.audit.halves import Estimate, Resampling
+from intarsia.audit.inception import Inception, load_inception
 from intarsia.audit.kernel import kernel_distance
 from intarsia.audit.measure import FEWEST_IMAGES, METRICS, Report, Score, measure, measure_features
 from intarsia.audit.nearest import CopyReport, CopySettings, Neighbours, copy_report, copy_threshold, nearest
@@ -24,9 +26,11 @@ __all__ = [
     "DigitSettings",
     "DigitSplit",
     "Digits",
+    "EfficientNetLite0",
     "Estimate",
     "FeatureNetwork",
     "Features",
+    "Inception",
     "Judgement",
     "Neighbours",
     "OwnerClassifier",
@@ -42,6 +46,8 @@ __all__ = [
     "fit_owner_classifier",
     "frechet_distance",
     "kernel_distance",
+    "load_efficientnet_lite0",
+    "load_inception",
     "make_rejects",
     "measure",
     "measure_features",

@@ -16,6 +16,7 @@ from torch import Tensor
 from intarsia.audit.features import FeatureNetwork, Features, Images
 from intarsia.audit.frechet import frechet_trials
 from intarsia.audit.halves import Estimate, Halves, Resampling, Trials, floor_range, interval
+from intarsia.audit.inception import FID_WEIGHTS
 from intarsia.audit.kernel import kernel_trials
 from intarsia.audit.neighbourhoods import DENSITY_NEIGHBOURS, density_coverage_trials, precision_recall_trials
 from intarsia.diffusion import keyed_generator
@@ -88,8 +89,8 @@ class Report:
 
     @property
     def fd_name(self) -> str:
-        """`FD-<network>`."""
-        return f"FD-{self.network}"
+        """`FD-<network>`, or "FID" where the network is the one of that name."""
+        return "FID" if self.digest == FID_WEIGHTS else f"FD-{self.network}"
 
     def label(self, metric: str) -> str:
         """What a table calls a metric."""
