@@ -13,6 +13,7 @@ import intarsia
 from intarsia.cli import forget as forget_module
 from intarsia.cli.command import INTERRUPTED
 from intarsia.cli.sample import GRID_FILE, REPORT_FILE, WEIGHTS_FILE
+from intarsia.compartments import TrainSettings
 from intarsia.data import decode
 from intarsia.experiments import demo as demo_module
 from intarsia.files import load_tensors
@@ -37,6 +38,20 @@ def test_list_joins_sources_and_compartments(vault: Path, done, run):
     heading, *rows = run("list", vault).out.splitlines()
     assert heading.split("\t")[:3] == ["source", "owner", "licence"]
     assert [row.split("\t")[5] for row in rows] == ["lora, 4 steps", "not trained", "lora, 4 steps"]
+
+
+def test_list_shows_trainings_that_are_not_finished(vault: Path, done, run):
+    settings = TrainSettings(steps=3)
+    for name in ("fir", "oak"):
+        steps = Vault.open(vault).training(name, settings, restart=True, save_every=1)
+        next(steps)
+        steps.close()
+    assert [run["name"] for run in done("list", vault)["unfinished"]] == ["fir", "oak"]
+    states = [row.split("\t")[5] for row in run("list", vault).out.splitlines()[1:]]
+    assert states == ["lora, 4 steps", "unfinished, 1 of 3 steps", "lora, 4 steps; another unfinished, 1 of 3 steps"]
+    line = run("train", vault, "fir", *QUICK).err
+    assert "an unfinished training of 'fir' (1 of 3 steps) is of other settings" in line
+    assert "--restart" in line
 
 
 def test_source_add_reports_what_other_sources_hold_too(vault: Path, tmp_path: Path, done, run):
@@ -183,6 +198,18 @@ def test_forget_takes_the_source_and_its_compartment(vault: Path, done):
     assert answer == {"vault": str(vault), "source": "oak", "images": 6, "compartments": ["oak"]}
     assert [source.name for source in Vault.open(vault).sources()] == ["elm", "fir"]
     assert done("verify", vault)["ok"] is True
+
+
+def test_forget_takes_what_lost_its_source(vault: Path, done, run):
+    shutil.rmtree(vault / "sources/oak")
+    assert done("forget", vault, "oak", "--yes") == {
+        "vault": str(vault),
+        "source": "oak",
+        "images": 0,
+        "compartments": ["oak"],
+    }
+    assert done("verify", vault)["ok"] is True
+    assert "unknown source 'oak'" in run("forget", vault, "oak", "--yes").err
 
 
 def test_forget_asks_first(vault: Path, run, monkeypatch: pytest.MonkeyPatch):

@@ -82,8 +82,8 @@ def forked(root: Path, action: Action, *, die_at: int | None) -> int:
 
 
 def settled(root: Path) -> dict[str, bytes]:
-    """The bytes of a vault once it was opened; the lock may hold the number of the process that died with it."""
-    Vault.open(root)
+    """The bytes of a vault once it was listed; the lock may hold the number of the process that died with it."""
+    Vault.open(root).sources()
     return all_bytes(root, without=["lock"])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from intarsia.files import write_json
 from intarsia.vault import Vault
 
 from .helpers import ROUTER, all_bytes, grown, quick, toy_source, traces
@@ -124,6 +125,20 @@ def test_composing_opens_the_named_compartments_alone(pair: Vault, weights: str)
     assert {"compartments/oak/compartment.json", "compartments/ash/adapter_model.safetensors"} <= inside
     assert not [path for path in inside if "elm" in path]
     assert not [path for path in inside if path.startswith("sources/") and not path.endswith("source.json")]
+
+
+def test_composing_after_a_crash_opens_nothing_of_the_others(pair: Vault) -> None:
+    """What a killed process had decided is carried out, but the index is left to whoever lists."""
+    grown(pair, "ash")
+    work = pair.root / "work/0"
+    work.mkdir()
+    write_json(work / "plan.json", {"moves": {"sources/elm": None, "compartments/elm": None}})
+    (pair.root / "sources/oak/source.json").write_text("{")
+    with opened_files() as paths:
+        assert Vault.open(pair.root).compose(["ash"], precision="float32").names == ("ash",)
+    assert not [path for path in paths if path.startswith(str(pair.root)) and ("oak" in path or "elm" in path)]
+    assert [source.name for source in pair.sources()] == ["ash"]
+    assert pair.names() == ["ash", "oak"]
 
 
 def test_selecting_by_licence_opens_no_folder_of_a_source(vault: Vault) -> None:

@@ -16,7 +16,7 @@ import intarsia
 from intarsia.errors import VaultError
 from intarsia.vault import Vault
 
-from .helpers import ROUTER, all_bytes, grown, quick, toy_source
+from .helpers import ROUTER, all_bytes, grown, quick, toy_source, traces
 
 KILLS = Path(__file__).with_name("kills.py")
 Fresh = Callable[[Path], Vault]
@@ -110,6 +110,7 @@ def test_each_write_fails_in_turn(name: str, code: int, fresh: Fresh, trained: P
         if failing.left > 0:
             break
         again = Vault.open(vault.root)
+        again.sources()
         found = all_bytes(again.root)
         if name == "train" and found != new:
             action(again)
@@ -130,6 +131,9 @@ def test_a_forget_cut_short_is_finished_before_anything_is_composed(pair: Vault,
             pair.forget("elm")
     assert list((pair.root / "work").iterdir())
     assert pair.compose(precision="float32").names == ("oak",)
+    assert [path.name for path in (pair.root / "work").iterdir()] == ["stale-index"]
+    assert traces(pair.root, ["elm"]) == []
+    assert [source.name for source in pair.sources()] == ["oak"]
     assert not list((pair.root / "work").iterdir())
     other = fresh(trained)
     other.forget("elm")

@@ -67,13 +67,55 @@ def test_a_password_is_not_stored(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_index_is_one_clear_line(pair: Vault) -> None:
-    (pair.root / "index.db").write_bytes(b"not a database" * 100)
-    with pytest.raises(VaultError, match=r"index .* cannot be used") as caught:
-        pair.sources()
+@pytest.mark.parametrize("junk", [b"not a database" * 100, b""], ids=["junk", "empty"])
+def test_junk_in_place_of_the_index_is_made_again(pair: Vault, junk: bytes) -> None:
+    good = (pair.root / "index.db").read_bytes()
+    (pair.root / "index.db").write_bytes(junk)
+    assert [source.name for source in pair.sources()] == ["elm", "oak"]
+    assert (pair.root / "index.db").read_bytes() == good
+
+
+def test_a_row_that_is_none_of_ours_is_made_again(pair: Vault) -> None:
+    with closing(sqlite3.connect(pair.root / "index.db")) as connection, connection:
+        connection.execute("UPDATE sources SET labels = 'no JSON'")
+    assert pair.sources()[0].labels == ("label-elm-0", "label-elm-1")
+
+
+def test_a_stale_index_is_not_believed(pair: Vault) -> None:
+    old = (pair.root / "index.db").read_bytes()
+    pair.forget("elm")
+    (pair.root / "work/stale-index").touch()
+    (pair.root / "index.db").write_bytes(old)
+    assert [source.name for source in Vault.open(pair.root).sources()] == ["oak"]
+    assert not (pair.root / "work/stale-index").exists()
+
+
+def test_a_database_elsewhere_is_filled_at_creation_and_again_when_it_is_lost(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    vault = Vault.create(tmp_path / "a.vault", backbone=(tiny_backbone(), toy_source("core", 24)), url=url)
+    assert vault.sources() == []
+    grown(vault, "oak", train=False)
+    (tmp_path / "shared.db").unlink()
+    assert [source.name for source in Vault.open(vault.root).sources()] == ["oak"]
+
+
+def test_a_database_that_cannot_be_reached_is_one_clear_line(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'place' / 'shared.db'}"
+    core = (tiny_backbone(), toy_source("core", 24))
+    with pytest.raises(VaultError, match=r"shared\.db cannot be read or written") as caught:
+        Vault.create(tmp_path / "a.vault", backbone=core, url=url)
     assert "\n" not in str(caught.value)
-    pair.reindex()
-    assert len(pair.sources()) == 2
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "place").mkdir()
+    vault = grown(Vault.create(tmp_path / "a.vault", backbone=core, url=url), "oak", train=False)
+    (tmp_path / "place").rename(tmp_path / "elsewhere")
+    with pytest.raises(VaultError, match="the change is made, but not the index"):
+        vault.forget("oak")
+    assert vault.names() == []
+    with pytest.raises(VaultError, match="cannot be read or written"):
+        vault.sources()
+    (tmp_path / "elsewhere").rename(tmp_path / "place")
+    assert vault.sources() == []
 
 
 def test_the_tables(pair: Vault) -> None:

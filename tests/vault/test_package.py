@@ -74,6 +74,21 @@ def test_a_vault_is_made_of_it(package: Path, tmp_path: Path) -> None:
     assert vault.verify().ok
 
 
+def test_strangers_in_a_package_stay_out_of_the_vault(package: Path, tmp_path: Path) -> None:
+    for place in ("backbone/x.safetensors", "core/notes.txt"):
+        (package / place).write_bytes(b"x")
+    vault = Vault.create(tmp_path / "a.vault", backbone=package)
+    assert {path.name for part in ("backbone", "core") for path in (vault.root / part).iterdir()} == {
+        "backbone.json",
+        "network.safetensors",
+        "core.json",
+        "basis.safetensors",
+        "fingerprints.safetensors",
+        "samples.safetensors",
+    }
+    assert vault.verify().ok
+
+
 def test_without_kept_pictures_there_are_no_reference_parts(tmp_path: Path) -> None:
     write_package(tmp_path / "bare", tiny_backbone(), toy_source("core", 24), keep_samples=0)
     vault = grown(Vault.create(tmp_path / "a.vault", backbone=tmp_path / "bare"), "oak", train=False)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from intarsia.compartments import Lora
-from intarsia.errors import CorruptError, IncompatibleError, SettingsError, VaultError
-from intarsia.files import digest_of
+from intarsia.errors import (
+    CorruptError,
+    IncompatibleError,
+    IntarsiaError,
+    SettingsError,
+    UnknownName,
+    VaultError,
+)
+from intarsia.files import digest_of, write_json
 from intarsia.routers import GaussianSettings
-from intarsia.vault import Vault
+from intarsia.vault import Unfinished, Vault
+from intarsia.vault.locks import file_lock
+from intarsia.vault.store import Store
 
 from .helpers import ROUTER, all_bytes, grown, quick, toy_source
 
@@ -53,7 +63,9 @@ def test_other_settings_are_refused_by_field(
     with pytest.raises(SettingsError) as caught:
         vault.training("oak", quick(**changes), routers=routers)
     assert words in str(caught.value)
-    assert "restart=True" in str(caught.value)
+    what = "the compartment of 'oak'" if finished else "an unfinished training of 'oak' (1 of 4 steps)"
+    assert str(caught.value).startswith(f"{what} is of other settings (")
+    assert "--restart (restart=True in Python)" in str(caught.value)
 
 
 def test_restart_replaces_what_is_there(vault: Vault) -> None:
@@ -113,7 +125,7 @@ def test_samples_that_changed_meanwhile_are_refused(vault: Vault, tmp_path: obje
     vault.forget("oak")
     vault.add_source("oak", toy_source("oak", 4))
     shutil.copytree(kept, vault.root / "training/oak")
-    with pytest.raises(IncompatibleError, match=r"of other samples .* restart=True"):
+    with pytest.raises(IncompatibleError, match=r"of other samples .* --restart"):
         vault.training("oak", quick(), routers=[ROUTER])
     vault.train("oak", quick(), routers=[ROUTER], restart=True)
     assert vault.verify().ok
@@ -134,6 +146,9 @@ def test_a_damaged_checkpoint_is_said_so(vault: Vault) -> None:
     state.write_bytes(state.read_bytes()[:100])
     with pytest.raises(CorruptError, match=r"state\.safetensors"):
         next(vault.training("oak", quick(), routers=[ROUTER]))
+    assert vault.unfinished() == []
+    state.unlink()  # as the message says
+    assert [step.step for step in vault.training("oak", quick(), routers=[ROUTER])] == [1, 2, 3, 4]
 
 
 def test_slices_are_kept_with_their_digests(pair: Vault) -> None:
@@ -143,3 +158,137 @@ def test_slices_are_kept_with_their_digests(pair: Vault) -> None:
     digests = {path.stem: digest_of(path.read_bytes()) for path in folder.iterdir()}
     assert compartment.training["slices"] == digests
     assert list((pair.root / "training").iterdir()) == []
+
+
+def test_a_run_that_saved_nothing_does_not_stand_in_the_way(vault: Vault, trained: Path) -> None:
+    grown(vault, "oak", train=False)
+    for settings in (quick(lr=0.5), quick(steps=6)):
+        run = vault.training("oak", settings, routers=[ROUTER])
+        next(run)
+        run.close()
+    (vault.root / "training/oak/training.json").write_text("{")
+    vault.train("oak", quick(), routers=[ROUTER])
+    grown(vault, "elm")
+    assert all_bytes(vault.root) == all_bytes(trained)
+
+
+def test_a_retraining_that_saved_nothing_leaves_what_is_finished(pair: Vault) -> None:
+    before = all_bytes(pair.root)
+    pair.training("oak", quick(seed=1), routers=[ROUTER], restart=True).close()
+    assert all_bytes(pair.root) != before
+    assert list(pair.training("oak", quick(), routers=[ROUTER])) == []
+    assert all_bytes(pair.root) == before
+
+
+def test_all_runs_begin_or_none(vault: Vault) -> None:
+    grown(vault, "oak", "elm", train=False)
+    interrupted(vault, 1)
+    before = all_bytes(vault.root)
+    for names, words in ((["elm", "oak"], "an unfinished training of 'oak'"), (["elm", "elm"], "named twice")):
+        with pytest.raises(SettingsError, match=words):
+            vault.training(names, quick(seed=1), routers=[ROUTER])
+    with pytest.raises(UnknownName, match="fir"):
+        vault.training(["elm", "fir"], quick(), routers=[ROUTER])
+    assert all_bytes(vault.root) == before
+
+
+def test_unfinished_runs_are_listed(pair: Vault) -> None:
+    grown(pair, "ash", train=False)
+    pair.training("ash", quick()).close()
+    run = pair.training("oak", quick(seed=1), routers=[ROUTER], restart=True, save_every=1)
+    next(run)
+    assert pair.unfinished() == [Unfinished("ash", 0, 4), Unfinished("oak", 1, 4)]
+    assert len(list(run)) == 3
+    assert pair.unfinished() == [Unfinished("ash", 0, 4)]
+
+
+def test_a_run_does_not_outlive_the_samples_it_was_begun_with(vault: Vault) -> None:
+    """The source went and came again between the beginning and the first step, and was even begun again."""
+    grown(vault, "oak", train=False)
+    run = vault.training("oak", quick(), routers=[ROUTER])
+    vault.forget("oak")
+    vault.add_source("oak", toy_source("oak", 4))
+    again = vault.training("oak", quick(), routers=[ROUTER])
+    with pytest.raises(VaultError, match="'oak', or its training, has changed since this run was begun; begin again"):
+        next(run)
+    assert len(list(again)) == 4
+    assert vault.compartment("oak").manifest_root == vault.source("oak").manifest.root
+
+
+def test_a_source_that_lost_its_folder_stops_the_run(vault: Vault) -> None:
+    grown(vault, "oak", train=False)
+    run = vault.training("oak", quick(), routers=[ROUTER])
+    (vault.root / "sources/oak").rename(vault.root / "sources/ash")
+    with pytest.raises(VaultError, match="begin again"):
+        next(run)
+
+
+def test_nothing_is_stored_for_a_source_that_a_killed_process_has_forgotten(vault: Vault, empty: Path) -> None:
+    """Its plan is decided, but carried out only by whoever writes next: the training that ends."""
+    grown(vault, "oak", train=False)
+    run = vault.training("oak", quick(), routers=[ROUTER])
+    for _ in range(4):
+        next(run)
+    work = vault.root / "work/0"
+    work.mkdir()
+    write_json(work / "plan.json", {"moves": {"training/oak": None, "sources/oak": None}})
+    with pytest.raises(VaultError, match="begin again"):
+        next(run)
+    assert vault.sources() == []
+    assert all_bytes(vault.root) == all_bytes(empty)
+
+
+def test_a_run_begins_while_nobody_else_writes(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    grown(vault, "oak")
+    monkeypatch.setattr("intarsia.vault.runs._PATIENCE", 0.0)
+    with file_lock(vault.root / "lock"), pytest.raises(VaultError, match="is changing this vault"):
+        vault.training("oak", quick(), routers=[ROUTER])
+
+
+@pytest.mark.parametrize("action", ["restart", "forget"])
+def test_a_run_is_held_until_it_is_replaced(vault: Vault, action: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    grown(vault, "oak", train=False)
+    interrupted(vault, 1)
+    seen, carry_out = [], Store._carry_out
+
+    def watched(store: Store, staging: Path) -> None:
+        with pytest.raises(VaultError, match="being trained"), store.sole_trainer("oak"):
+            pass
+        seen.append(staging)
+        carry_out(store, staging)
+
+    monkeypatch.setattr(Store, "_carry_out", watched)
+    if action == "forget":
+        vault.forget("oak")
+    else:
+        vault.training("oak", quick(seed=1), routers=[ROUTER], restart=True)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"), "the digest in it"),
+        (lambda path: path.unlink(), "missing"),
+        (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
+    ],
+)
+def test_a_spoilt_slice_is_not_stored(vault: Vault, damage: Callable[[Path], object], words: str) -> None:
+    grown(vault, "oak", train=False)
+    run = vault.training("oak", quick(), routers=[ROUTER])
+    for _ in range(4):
+        next(run)
+    damage(vault.root / "training/oak/slice-1.safetensors")
+    with pytest.raises(IntarsiaError, match=rf"slice-1\.safetensors: .*{words}"):
+        next(run)
+    assert vault.compartments() == []
+    assert not list((vault.root / "work").iterdir())
+
+
+def test_a_training_that_diverges_stores_nothing_and_leaves_what_was_finished(vault: Vault) -> None:
+    grown(vault, "oak")
+    before = all_bytes(vault.root / "compartments")
+    settings = quick(lr=1e25, warmup=0, steps=12)
+    with pytest.raises(SettingsError, match=r"'oak' broke down at step \d+ of 12"):
+        vault.train("oak", settings, routers=[ROUTER], restart=True)
+    assert all_bytes(vault.root / "compartments") == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from intarsia.errors import (
 from intarsia.vault import Decision, Vault
 
 from .helpers import ROUTER, all_bytes, grown, pictures, quick, tiny_backbone, toy_source
+
+Fresh = Callable[[Path], Vault]
 
 
 def test_the_flow(tmp_path: Path) -> None:
@@ -265,6 +268,46 @@ def test_a_compartment_that_lost_its_source_can_be_forgotten(pair: Vault) -> Non
     shutil.rmtree(pair.root / "sources/elm")
     assert pair.forget("elm") == ("elm",)
     assert pair.verify().ok
+
+
+def test_what_lost_its_source_keeps_the_name_until_it_is_forgotten(pair: Vault, empty: Path) -> None:
+    pair.forget("oak")
+    pair.training("elm", quick(seed=1), routers=[ROUTER], restart=True).close()
+    shutil.rmtree(pair.root / "sources/elm")
+    for left in ("compartment", "training"):
+        with pytest.raises(VaultError, match="of an earlier source 'elm' is still in the vault; forget 'elm' first"):
+            pair.add_source("elm", toy_source("elm"))
+        if left == "compartment":
+            shutil.rmtree(pair.root / "compartments/elm")
+    assert pair.names() == ["elm"]
+    assert pair.forget("elm") == ()
+    assert all_bytes(pair.root) == all_bytes(empty)
+
+
+@pytest.mark.parametrize("kind", ["sources", "compartments"])
+def test_a_stray_folder_stops_no_change(pair: Vault, kind: str) -> None:
+    shutil.copytree(pair.root / kind / "oak", pair.root / kind / "stray")
+    assert pair.forget("elm") == ("elm",)
+    assert [source.name for source in pair.sources()] == ["oak"]
+    assert [compartment.name for compartment in pair.compartments()] == ["oak"]
+    assert f"{kind}/stray" in {problem.where for problem in pair.verify().problems}
+    pair.forget("oak")
+    assert pair.names() == (["stray"] if kind == "sources" else []), "a copy of a compartment learned from the source"
+
+
+def test_a_compartment_of_other_samples_is_not_composed_under_this_licence(pair: Vault, fresh: Fresh) -> None:
+    other = grown(fresh(pair.root), train=False)
+    other.forget("oak")
+    other.add_source("oak", toy_source("oak", 4))
+    other.train("oak", quick(), routers=[ROUTER])
+    shutil.rmtree(pair.root / "compartments/oak")
+    shutil.copytree(other.root / "compartments/oak", pair.root / "compartments/oak")
+    with pytest.raises(IncompatibleError, match=r"compartment 'oak' learned from other samples .* forget 'oak'"):
+        pair.compose(["elm", "oak"])
+    shutil.rmtree(pair.root / "sources/oak")
+    with pytest.raises(CorruptError, match="'oak' learned from 'oak', which is not in the vault; forget 'oak'"):
+        pair.compose(["oak"])
+    assert pair.compose(["elm"], precision="float32").names == ("elm",)
 
 
 def test_every_error_is_one_of_ours() -> None:

@@ -25,19 +25,20 @@ def forget(
     from intarsia.vault import Vault
 
     opened = Vault.open(vault)
-    known = {source.name: source for source in opened.sources()}
-    if name not in known:
+    if name not in (known := opened.names()):
         raise UnknownName("source", name, known)
-    source = known[name]
+    source = next((source for source in opened.sources() if source.name == name), None)
+    count, owner = (source.count, source.owner) if source else (0, "")
     learned = [compartment.name for compartment in opened.compartments() if name in compartment.sources]
-    doomed = f"the source '{name}' ({source.count} images of {source.owner}), its training state and " + (
+    what = f"the source '{name}' ({count} images of {owner})" if source else f"what is left of the source '{name}'"
+    doomed = f"{what}, its training state and " + (
         f"the compartment{'s' if len(learned) > 1 else ''} {', '.join(learned)}" if learned else "no compartment"
     )
     if not yes:
         _ask(f"This deletes for good {doomed}. Go on?")
     gone = opened.forget(name)
     output.answer(
-        {"vault": str(vault), "source": name, "images": source.count, "compartments": list(gone)}, f"Forgot {doomed}."
+        {"vault": str(vault), "source": name, "images": count, "compartments": list(gone)}, f"Forgot {doomed}."
     )
 
 

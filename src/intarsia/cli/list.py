@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from intarsia.cli.output import Output, Table
 from intarsia.cli.parameters import VaultPath
 
+if TYPE_CHECKING:
+    from intarsia.vault import CompartmentInfo, Unfinished
+
 
 def list_members(vault: VaultPath, output: Output) -> None:
-    """List the sources of a vault, and what was trained from each.
+    """List the sources of a vault, and what was trained or is being trained from each.
 
     Example: intarsia list emoji.vault
     """
@@ -18,16 +22,27 @@ def list_members(vault: VaultPath, output: Output) -> None:
     opened = Vault.open(vault)
     sources, compartments = opened.sources(), opened.compartments()
     trained = {compartment.name: compartment for compartment in compartments}
+    unfinished = {run.name: run for run in opened.unfinished()}
     rows = []
     for source in sources:
         compartment = trained.get(source.name)
-        what = f"{compartment.adapter}, {compartment.steps} steps" if compartment else "not trained"
+        what = _state(compartment, unfinished.get(source.name))
         routers = ", ".join(compartment.routers) if compartment else ""
         rows.append((source.name, source.owner, source.licence, source.count, len(source.labels), what, routers))
     document = {
         "vault": str(vault),
         "sources": [{k: v for k, v in asdict(source).items() if k != "overlaps"} for source in sources],
         "compartments": [asdict(compartment) for compartment in compartments],
+        "unfinished": [asdict(run) for run in unfinished.values()],
     }
     table = Table(("source", "owner", "licence", "images", "labels", "compartment", "router parts"), rows)
     output.answer(document, table)
+
+
+def _state(compartment: CompartmentInfo | None, run: Unfinished | None) -> str:
+    """What there is of a compartment, in words."""
+    finished = f"{compartment.adapter}, {compartment.steps} steps" if compartment else ""
+    if run is None:
+        return finished or "not trained"
+    under_way = f"unfinished, {run.done} of {run.steps} steps"
+    return f"{finished}; another {under_way}" if finished else under_way

@@ -3,7 +3,7 @@
 from intarsia.vault.composing import WEIGHTS, Composition
 from intarsia.vault.package import Core, find_package, read_core, write_package
 from intarsia.vault.parts import PARTS
-from intarsia.vault.records import CompartmentInfo, SourceInfo
+from intarsia.vault.records import CompartmentInfo, SourceInfo, Unfinished
 from intarsia.vault.selecting import Decision, Selection
 from intarsia.vault.vault import Vault
 from intarsia.vault.verify import Problem, VerifyReport
@@ -18,6 +18,7 @@ __all__ = [
     "Problem",
     "Selection",
     "SourceInfo",
+    "Unfinished",
     "Vault",
     "VerifyReport",
     "find_package",

@@ -74,7 +74,8 @@ def compare(source: Source, core: Core, others: Iterable[Source], *, allow_near:
     """
     near = refuse_core_overlap(core.fingerprints, source)
     if near and not allow_near:
-        raise IngestError(source.name, [f"{pair}, which is core; remove it, or allow near duplicates" for pair in near])
+        advice = "remove it, or allow near duplicates (no --refuse-near; allow_near=True in Python)"
+        raise IngestError(source.name, [f"{pair}, which is core; {advice}" for pair in near])
     found = list(near)
     for other in others:
         found += exact_duplicates(other, source) + near_duplicates(other, source)

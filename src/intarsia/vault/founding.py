@@ -10,7 +10,7 @@ from pathlib import Path
 from intarsia.backbone import Backbone
 from intarsia.data import Source
 from intarsia.errors import CorruptError, VaultError
-from intarsia.vault.index import check_url
+from intarsia.vault.index import Catalogue, check_url
 from intarsia.vault.package import copy_package, find_package, read_core, write_package
 from intarsia.vault.records import read_record, write_record
 from intarsia.vault.store import (
@@ -80,7 +80,9 @@ def found(root: Path, backbone: str | Path | tuple[Backbone, Source], url: str |
             (folder / part).mkdir()
         (folder / LOCK_FILE).touch()
         public, basis = Backbone.load(folder / BACKBONE), read_core(folder).record["basis"]
-        VaultRecord(secrets.token_hex(16), public.image_shape, public.digest, basis, url).write(folder)
+        record = VaultRecord(secrets.token_hex(16), public.image_shape, public.digest, basis, url)
+        record.write(folder)
+        Catalogue(folder, record.id, url).rebuild(folder / WORK, [], [])
 
 
 def _filler(backbone: str | Path | tuple[Backbone, Source]) -> Callable[[Path], None]:

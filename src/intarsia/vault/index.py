@@ -157,8 +157,10 @@ class Catalogue:
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[Session]:
-        url = self._url or _sqlite(self._file, read_only=True)
-        with _errors(str(url)), _engine(url) as engine, Session(engine) as session:
+        """Raises VaultError if there is no index of ours, or a row of it is none."""
+        url, where = self._url or _sqlite(self._file, read_only=True), str(self._url or self._file)
+        kinds = (SQLAlchemyError, ValueError, TypeError)
+        with _errors(where, kinds), _engine(url) as engine, Session(engine) as session:
             yield session
 
     def _replace(
@@ -236,13 +238,13 @@ def _engine(url: URL) -> Iterator[Engine]:
 
 
 @contextlib.contextmanager
-def _errors(where: str) -> Iterator[None]:
+def _errors(where: str, kinds: tuple[type[Exception], ...] = (SQLAlchemyError,)) -> Iterator[None]:
     try:
         yield
-    except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+    except kinds as error:
         raise VaultError(
-            f"the index {where} cannot be used ({reason}); check the database or the disk, then open the vault again"
+            f"the index {where} cannot be read or written; see that the database is up and the disk not full, then "
+            "list the vault again"
         ) from error
 
 

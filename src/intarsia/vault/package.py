@@ -23,11 +23,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from intarsia.backbone import Backbone
+from intarsia.backbone.backbone import AUTOENCODER_FILE, NETWORK_FILE
+from intarsia.backbone.backbone import RECORD_FILE as BACKBONE_FILE
 from intarsia.data import Manifest, Sample, Source, to_float, to_uint8
 from intarsia.data.images import Pixels
 from intarsia.data.source import hash_fraction
 from intarsia.errors import CorruptError, SettingsError, UnknownName
-from intarsia.files import load_tensors, save_tensors
+from intarsia.files import load_tensors, read_json, save_tensors
 from intarsia.routers import Basis
 from intarsia.vault.records import read_record, write_record
 from intarsia.vault.sources import check_shape
@@ -145,8 +147,23 @@ def copy_package(package: Path, folder: Path) -> None:
         IncompatibleError: backbone and basis are of different latent spaces.
     """
     check_package(package)
-    for part in (BACKBONE, CORE):
-        shutil.copytree(package / part, folder / part)
+    for part, names in package_files(package).items():
+        (folder / part).mkdir()
+        for name in names:
+            shutil.copyfile(package / part / name, folder / part / name)
+
+
+def package_files(package: Path) -> dict[str, list[str]]:
+    """What belongs in the folders of a package, by folder; whatever else lies there is a stranger.
+
+    Raises:
+        CorruptError: a record is missing or damaged.
+    """
+    backbone, core = read_json(package / BACKBONE / BACKBONE_FILE), read_core(package).record
+    return {
+        BACKBONE: [BACKBONE_FILE, *(name for name in (NETWORK_FILE, AUTOENCODER_FILE) if name in backbone["files"])],
+        CORE: [CORE_FILE, *(name for name in (BASIS_FILE, FINGERPRINTS_FILE, SAMPLES_FILE) if name in core["files"])],
+    }
 
 
 def check_package(package: Path) -> Backbone:

@@ -88,7 +88,8 @@ def check_parts(chosen: Collection[str], core: Core) -> None:
     """
     if "reference" in chosen and not core.kept:
         raise SettingsError(
-            "this vault's core kept no pictures, which 'reference' parts need; write its package with keep_samples"
+            "this vault's core kept no pictures, which 'reference' parts need; make the vault from a package that "
+            "keeps some (--keep-samples, or keep_samples in Python)"
         )
 
 

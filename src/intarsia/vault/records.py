@@ -50,6 +50,15 @@ class CompartmentInfo:
     digest: str
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """A training that was begun and is not finished: `done` of `steps` steps are saved."""
+
+    name: str
+    done: int
+    steps: int
+
+
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write a record with its format and a digest over the rest."""
     sealed = {"format": FORMAT, **record}

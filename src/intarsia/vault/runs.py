@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,15 +10,27 @@ from typing import Any
 
 from intarsia.backbone import Backbone
 from intarsia.compartments import Compartment, Trainee, TrainStep, train
-from intarsia.errors import UnknownName
-from intarsia.files import digest_of
+from intarsia.errors import CorruptError, IntarsiaError, SettingsError, UnknownName, VaultError
+from intarsia.files import canonical_json, digest_of, read_sealed, write_atomic
 from intarsia.vault.package import Core
-from intarsia.vault.records import read_record, write_record
+from intarsia.vault.records import Unfinished, write_record
 from intarsia.vault.sources import load_source, source_info
 from intarsia.vault.store import COMPARTMENTS, SOURCES, TRAINING, Store
-from intarsia.vault.training import SLICES, TRAINING_FILE, Recipe, check_same, compartment_of, trainee_of
+from intarsia.vault.training import (
+    AGAIN,
+    SLICES,
+    TRAINING_FILE,
+    Recipe,
+    check_same,
+    compartment_of,
+    read_run,
+    steps_done,
+    trainee_of,
+)
 
 _PATIENCE = 60.0  # seconds to wait for another writer when work of hours is to be stored
+
+Run = tuple[str, dict[str, Any]]  # the name of a source, and the record with which its training was begun
 
 
 @dataclass(frozen=True)
@@ -30,79 +41,143 @@ class Runs:
     backbone: Backbone
     core: Core
 
-    def begin(self, name: str, recipe: Recipe, *, restart: bool) -> dict[str, Any] | None:
-        """Make the folder of a run, or check that the one that is there is of the same run.
+    def begin(self, names: Sequence[str], recipe: Recipe, *, restart: bool) -> list[Run]:
+        """Make the folders of runs, all or none, or check that those that are there are of the same runs.
+
+        A run that has saved no step is nothing to keep to: it is begun anew, whatever its settings.
 
         Returns:
-            The record of the run, or None if it is finished and the compartment in place.
+            What there is to train; what is finished already is left out.
 
         Raises:
             UnknownName: no such source.
-            SettingsError, IncompatibleError: it was begun or finished otherwise.
-            VaultError: somebody else trains it.
+            SettingsError: a source is named twice, or was begun or finished with other settings.
+            IncompatibleError: it was begun or finished with other samples, or on another backbone.
+            CorruptError: what is there cannot be read.
+            VaultError: somebody else trains one of them, or another process is writing for too long.
         """
-        if name not in self.store.names(SOURCES):
-            raise UnknownName("source", name, self.store.names(SOURCES))
-        wanted = recipe.record(self.backbone, self.core, source_info(self.store.source(name)).manifest_root)
-        begun, finished = (name in self.store.names(kind) for kind in (TRAINING, COMPARTMENTS))
-        if begun and not restart:
-            found = read_record(self.store.training(name) / TRAINING_FILE)
-            check_same(name, "the training under way", {k: v for k, v in found.items() if k != "format"}, wanted)
-        elif finished and not restart:
-            self._check_finished(name, wanted)
-            return None
-        else:
-            with self.store.change(patience=_PATIENCE) as change, self._unless_new(name):
-                write_record(change.put(f"{TRAINING}/{name}") / TRAINING_FILE, wanted)
-        return wanted
+        if len(set(names)) < len(names):
+            raise SettingsError(f"sources to train are named twice: {', '.join(names)}; name each source once")
+        # The folders stay locked until the change is carried out.
+        with contextlib.ExitStack() as held, self.store.change(patience=_PATIENCE) as change:
+            runs = {name: self._wanted(name, recipe) for name in names}
+            for name, wanted in list(runs.items()):
+                if not restart and self._is_under_way(name, wanted):
+                    continue
+                if begun := self.store.training(name).exists():
+                    held.enter_context(self.store.sole_trainer(name))
+                if restart or not self._is_finished(name, wanted):
+                    write_record(change.put(f"{TRAINING}/{name}") / TRAINING_FILE, wanted)
+                    continue
+                del runs[name]
+                if begun:
+                    change.remove(f"{TRAINING}/{name}")
+        return list(runs.items())
 
-    def steps(
-        self, records: Sequence[tuple[str, dict[str, Any]]], recipe: Recipe, *, save_every: int
-    ) -> Iterator[TrainStep]:
+    def steps(self, runs: Sequence[Run], recipe: Recipe, *, save_every: int) -> Iterator[TrainStep]:
         """Train what was begun, from wherever each stands, and put the compartments in place."""
-        with contextlib.ExitStack() as stack:
-            for name, _ in records:
-                stack.enter_context(self.store.sole_trainer(name))
-            trainees = [self._trainee(name, recipe) for name, _ in records]
+        self.store.settle()
+        with contextlib.ExitStack() as held:
+            for name, record in runs:
+                held.enter_context(self.store.sole_trainer(name))
+                self._check_current(name, record)
+            trainees = [self._trainee(name, recipe) for name, _ in runs]
             yield from train(trainees, save_every=save_every)
             finished = [
                 compartment_of(trainee, self.core, record, recipe)
-                for trainee, (_, record) in zip(trainees, records, strict=True)
+                for trainee, (_, record) in zip(trainees, runs, strict=True)
             ]
             if finished:
-                self._store(finished)
+                self._store(finished, runs)
+
+    def _wanted(self, name: str, recipe: Recipe) -> dict[str, Any]:
+        if name not in self.store.names(SOURCES):
+            raise UnknownName("source", name, self.store.names(SOURCES))
+        return recipe.record(self.backbone, self.core, source_info(self.store.source(name)).manifest_root)
+
+    def _is_under_way(self, name: str, wanted: dict[str, Any]) -> bool:
+        """Whether the run that is there is the one that is wanted; another is refused once it has saved a step."""
+        folder = self.store.training(name)
+        if name not in self.store.names(TRAINING):
+            return False
+        done = steps_done(folder)
+        try:
+            found = read_run(folder)
+        except CorruptError as error:
+            if done:
+                raise CorruptError(f"{error}; or {AGAIN}") from error
+            return False
+        if done:
+            of = found["settings"]["steps"]
+            check_same(f"an unfinished training of '{name}' ({done} of {of} steps)", found, wanted)
+        return _same(found, wanted)
+
+    def _check_current(self, name: str, record: dict[str, Any]) -> None:
+        """Refuse to train, or to store, what is not the source's any more: it may have been forgotten and come again.
+
+        Raises:
+            VaultError: the run or the source is gone or another.
+        """
+        run, source = self.store.training(name), self.store.source(name)
+        there = run.exists() and source.exists()
+        if not (
+            there and _same(read_run(run), record) and source_info(source).manifest_root == record["manifest_root"]
+        ):
+            raise VaultError(f"source '{name}', or its training, has changed since this run was begun; begin again")
 
     def _trainee(self, name: str, recipe: Recipe) -> Trainee:
         source = load_source(self.store.source(name))
         return trainee_of(self.backbone, source, recipe.settings, self.store.training(name))
 
-    def _store(self, finished: Sequence[Compartment]) -> None:
+    def _store(self, finished: Sequence[Compartment], runs: Sequence[Run]) -> None:
         with self.store.change(patience=_PATIENCE) as change:
-            for compartment in finished:
+            for compartment, (name, record) in zip(finished, runs, strict=True):
+                self._check_current(name, record)  # a killed process may have left a change that was made just now
                 folder = change.put(f"{COMPARTMENTS}/{compartment.name}")
-                slices = _copy_slices(self.store.training(compartment.name), folder / SLICES)
+                count = record["settings"]["slices"]
+                slices = _copy_slices(self.store.training(compartment.name), folder / SLICES, count)
                 replace(compartment, training={**compartment.training, "slices": slices}).save(folder)
                 change.remove(f"{TRAINING}/{compartment.name}")
 
-    def _check_finished(self, name: str, wanted: dict[str, Any]) -> None:
-        """A finished compartment may be of another environment: its bytes are there and need not be made again."""
-        compartment = Compartment.load(self.store.compartment(name))
+    def _is_finished(self, name: str, wanted: dict[str, Any]) -> bool:
+        """Whether the compartment is there; another is refused, but one of another environment is as good."""
+        if name not in self.store.names(COMPARTMENTS):
+            return False
+        try:
+            compartment = Compartment.load(self.store.compartment(name))
+        except CorruptError as error:
+            raise CorruptError(f"{error}; {AGAIN}") from error
         found = dict(compartment.training) | {"manifest_root": compartment.manifest_root}
         found.pop(SLICES, None)
-        check_same(name, "the compartment", found, {k: v for k, v in wanted.items() if k != "environment"})
-
-    @contextlib.contextmanager
-    def _unless_new(self, name: str) -> Iterator[None]:
-        """Nobody trains `name` while its folder is replaced."""
-        with self.store.sole_trainer(name) if self.store.training(name).exists() else contextlib.nullcontext():
-            yield
+        check_same(f"the compartment of '{name}'", found, {k: v for k, v in wanted.items() if k != "environment"})
+        return True
 
 
-def _copy_slices(training: Path, folder: Path) -> dict[str, str]:
-    """Copy the checkpoints at the ends of slices; their digests by name."""
+def unfinished(store: Store) -> list[Unfinished]:
+    """The runs that were begun and not finished, by name; damaged ones are left out, `verify` names them."""
+    found = []
+    for name in store.names(TRAINING):
+        with contextlib.suppress(IntarsiaError):
+            folder = store.training(name)
+            found.append(Unfinished(name, steps_done(folder), read_run(folder)["settings"]["steps"]))
+    return found
+
+
+def _same(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Equal as JSON, which knows no tuples."""
+    return canonical_json(found) == canonical_json(wanted)
+
+
+def _copy_slices(training: Path, folder: Path, count: int) -> dict[str, str]:
+    """Copy the checkpoints at the ends of slices; the digests of the copies by name.
+
+    Raises:
+        CorruptError: one is missing or damaged.
+    """
     folder.mkdir()
     digests = {}
-    for path in sorted(training.glob("slice-*.safetensors")):
-        shutil.copyfile(path, folder / path.name)
-        digests[path.stem] = digest_of(path.read_bytes())
+    for name in (f"slice-{number}" for number in range(1, count + 1)):
+        data = read_sealed(training / f"{name}.safetensors")
+        write_atomic(folder / f"{name}.safetensors", data)
+        digests[name] = digest_of(data)
     return digests

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from intarsia.compartments import Compartment
 from intarsia.data import Manifest, Source
-from intarsia.errors import CorruptError, IntarsiaError, SettingsError, UnknownName
+from intarsia.errors import CorruptError, IncompatibleError, IntarsiaError, SettingsError, UnknownName
 from intarsia.vault.records import CompartmentInfo, SourceInfo, compartment_info
 from intarsia.vault.sources import load_source, read_manifest, source_info
 from intarsia.vault.store import COMPARTMENTS, SOURCES, Store
@@ -60,9 +61,32 @@ class Shelf:
         """What the record of a compartment says."""
         return compartment_info(self.store.compartment(name))
 
-    def licence(self, source: str) -> str:
-        """The licence of a source; neither its manifest nor its images are opened."""
-        return source_info(self.store.source(source)).licence
+    def licences(self, compartments: Iterable[Compartment]) -> dict[str, str]:
+        """The licence of each source that the compartments saw; neither manifests nor images are opened.
+
+        Raises:
+            IncompatibleError: a compartment learned from other samples than those that the licence is of.
+            CorruptError: a source is lost or damaged.
+        """
+        found: dict[str, str] = {}
+        for compartment in compartments:
+            infos = {name: self._seen_by(compartment, name) for name in {*compartment.sources, compartment.name}}
+            learned, held = compartment.manifest_root, infos[compartment.name].manifest_root
+            if learned != held:
+                raise IncompatibleError(
+                    f"compartment '{compartment.name}' learned from other samples ({learned[:12]}…) than source "
+                    f"'{compartment.name}' holds ({held[:12]}…); train it afresh, or forget '{compartment.name}'"
+                )
+            found |= {name: infos[name].licence for name in compartment.sources}
+        return dict(sorted(found.items()))
+
+    def _seen_by(self, compartment: Compartment, source: str) -> SourceInfo:
+        if source not in self.store.names(SOURCES):
+            raise CorruptError(
+                f"compartment '{compartment.name}' learned from '{source}', which is not in the vault; forget "
+                f"'{compartment.name}'"
+            )
+        return source_info(self.store.source(source))
 
     def saw(self, source: str) -> list[str]:
         """The compartments that learned from a source: its own, whether it can be read or not, and any that say so.
@@ -74,12 +98,18 @@ class Shelf:
         return [name for name in names if name == source or source in self.info(name).sources]
 
     def readable(self) -> tuple[list[tuple[SourceInfo, Manifest]], list[CompartmentInfo]]:
-        """All records, for the index. Damaged ones are left out, so that they block no other; `verify` names them."""
-        sources, compartments = [], []
+        """All records, for the index, under the names of their folders.
+
+        Those that are damaged or of another name are left out, so that they block no other; `verify` names them.
+        """
+        sources: list[tuple[SourceInfo, Manifest]] = []
+        compartments: list[CompartmentInfo] = []
         for name in self.store.names(SOURCES):
             with contextlib.suppress(IntarsiaError):
-                sources.append((source_info(self.store.source(name)), read_manifest(self.store.source(name))))
+                info, manifest = source_info(self.store.source(name)), read_manifest(self.store.source(name))
+                sources += [(info, manifest)] if info.name == name else []
         for name in self.store.names(COMPARTMENTS):
             with contextlib.suppress(IntarsiaError):
-                compartments.append(self.info(name))
+                compartment = self.info(name)
+                compartments += [compartment] if compartment.name == name else []
         return sources, compartments

@@ -1,16 +1,17 @@
 """The vault's folders: one writer at a time, and changes that happen whole or not at all.
 
-A change is staged in `work/<id>/` and decided by writing `work/<id>/plan.json`; then renames carry it out, the index is
-made again, and the work folder goes. Whoever finds a work folder without a plan throws it away; one with a plan is
-carried out. So a kill at any moment leaves the old state or the new, and an empty `work/` says that the index agrees
-with the folders.
+A change is staged in `work/<id>/` and decided by writing `work/<id>/plan.json`; then renames carry it out, the work
+folder goes, and the index is made again. Whoever finds a work folder without a plan throws it away; one with a plan is
+carried out. So a kill at any moment leaves the old state or the new. Before the first rename `work/stale-index` is
+written and the index removed: until that file goes the index is not believed, and whoever lists makes it again. So an
+empty `work/` says that the index agrees with the folders.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import re
 import shutil
 import time
 import uuid
@@ -19,11 +20,13 @@ from pathlib import Path
 
 from intarsia.errors import VaultError
 from intarsia.files import disk_errors, read_json, sync_folder, write_json
+from intarsia.vault.locks import file_lock, folder_lock
 
 RECORD_FILE = "vault.json"
 LOCK_FILE = "lock"
 INDEX_FILE = "index.db"
 PLAN_FILE = "plan.json"
+STALE_FILE = "stale-index"
 BACKBONE, CORE, SOURCES, COMPARTMENTS, TRAINING, WORK = (
     "backbone",
     "core",
@@ -83,6 +86,10 @@ class Store:
         except FileNotFoundError:
             return []  # copying tools drop empty folders
 
+    def everyone(self) -> list[str]:
+        """Every name under which something of a source may be stored, sorted."""
+        return sorted({name for kind in (SOURCES, COMPARTMENTS, TRAINING) for name in self.names(kind)})
+
     def sole_trainer(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Hold the training folder of a source.
 
@@ -125,43 +132,86 @@ class Store:
         """Stage a change inside the block; it is carried out when the block ends, dropped when it raises.
 
         Raises:
-            VaultError: as `locked`, or the disk is full; what was there before is untouched, or the change is finished
-                by whoever uses the vault next.
+            VaultError: as `locked`; something that is needed cannot be read; or the disk is full: what was there before
+                is untouched, or the change is finished by whoever uses the vault next, or (the message says so) it is
+                made and only the index is not.
         """
-        with self.locked(patience=patience), disk_errors(self.root):
+        with self.locked(patience=patience):
             staging = self.root / WORK / uuid.uuid4().hex
-            staging.mkdir(parents=True)
+            change = Change(staging)
+            with disk_errors(self.root, scratch=staging):
+                staging.mkdir(parents=True)
+                try:
+                    yield change
+                    if change.moves:
+                        sync_tree(staging)
+                        sync_folder(staging.parent)
+                        write_json(staging / PLAN_FILE, {"moves": change.moves})
+                finally:
+                    if not (staging / PLAN_FILE).exists():
+                        shutil.rmtree(staging, ignore_errors=True)
+            if change.moves:
+                self._carry_out(staging)
+                self._refresh_after_change()
+
+    @property
+    def stale(self) -> bool:
+        """Whether the index may disagree with the folders: they were changed, and it was not made again since."""
+        return (self.root / WORK / STALE_FILE).exists()
+
+    def distrust_index(self) -> None:
+        """Mark the index as stale. The file goes at once: it may hold what is being forgotten."""
+        with disk_errors(self.root):
+            (self.root / WORK).mkdir(exist_ok=True)
+            (self.root / WORK / STALE_FILE).touch()
+            sync_folder(self.root / WORK)
+            (self.root / INDEX_FILE).unlink(missing_ok=True)
+            sync_folder(self.root)
+
+    def refresh_index(self) -> None:
+        """Make the index again from the folders; for the only writer.
+
+        Raises:
+            VaultError: it cannot be written.
+        """
+        scratch = self.root / WORK / uuid.uuid4().hex
+        with disk_errors(self.root):
+            scratch.mkdir(parents=True)
             try:
-                change = Change(staging)
-                yield change
-                sync_tree(staging)
-                sync_folder(staging.parent)
-                write_json(staging / PLAN_FILE, {"moves": change.moves})
+                self._reindex(scratch)
+                (self.root / WORK / STALE_FILE).unlink(missing_ok=True)
             finally:
-                if not (staging / PLAN_FILE).exists():
-                    shutil.rmtree(staging, ignore_errors=True)
-            self._carry_out(staging)
+                shutil.rmtree(scratch, ignore_errors=True)
+            sync_folder(scratch.parent)
+
+    def _refresh_after_change(self) -> None:
+        try:
+            self.refresh_index()
+        except VaultError as error:
+            raise VaultError(f"the change is made, but not the index, which the next listing makes: {error}") from error
 
     def _recover(self) -> None:
-        with disk_errors(self.root):
-            for name in self.names(WORK):
-                staging = self.root / WORK / name
-                if (staging / PLAN_FILE).exists():
-                    self._carry_out(staging)
-                else:
+        """Renames and removals alone: nobody's folder is opened, as whoever comes here may have no business in it."""
+        for name in self.names(WORK):
+            staging = self.root / WORK / name
+            if (staging / PLAN_FILE).exists():
+                self._carry_out(staging)
+            else:
+                with disk_errors(self.root):
                     shutil.rmtree(staging)
 
     def _carry_out(self, staging: Path) -> None:
         """Do what the plan says, from wherever it stands: every move is made once, however often this is called."""
         moves = read_json(staging / PLAN_FILE)["moves"]
         assert isinstance(moves, dict)
-        for target, staged in moves.items():
-            self._move(staging, self.root / target, None if staged is None else staging / staged)
-        self._reindex(staging)
-        # Without its plan the folder is rubbish, which any later writer may throw away.
-        (staging / PLAN_FILE).unlink()
-        shutil.rmtree(staging)
-        sync_folder(staging.parent)
+        self.distrust_index()
+        with disk_errors(self.root):
+            for target, staged in moves.items():
+                self._move(staging, self.root / target, None if staged is None else staging / staged)
+            # Without its plan the folder is rubbish, which any later writer may throw away.
+            (staging / PLAN_FILE).unlink()
+            shutil.rmtree(staging)
+            sync_folder(staging.parent)
 
     @staticmethod
     def _move(staging: Path, target: Path, staged: Path | None) -> None:
@@ -173,54 +223,6 @@ class Store:
         if staged is not None:
             os.replace(staged, target)
         sync_folder(target.parent)
-
-
-@contextlib.contextmanager
-def file_lock(path: Path) -> Iterator[str | None]:
-    """Hold a lock file; yields None, or who holds it. The file is empty when nobody does, so no trace stays."""
-    with disk_errors(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        if not _try_lock(handle):
-            yield f"process {os.pread(handle, 20, 0).decode('ascii', 'replace').strip() or '(unknown)'}"
-            return
-        with disk_errors(path):
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode(), 0)
-        try:
-            yield None
-        finally:
-            os.ftruncate(handle, 0)
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def folder_lock(folder: Path, busy: str) -> Iterator[None]:
-    """Hold a folder itself, without a file in it.
-
-    Raises:
-        VaultError: somebody else holds it (the message is `busy`), or it is gone.
-    """
-    if not folder.exists():
-        raise VaultError(f"{folder}: has gone in the meantime; begin again")
-    with disk_errors(folder):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # Between opening and locking, the folder may have been replaced by another.
-        if not _try_lock(handle) or not os.path.samestat(os.fstat(handle), folder.stat()):
-            raise VaultError(busy)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def sync_tree(folder: Path) -> None:
@@ -238,18 +240,32 @@ def sync_tree(folder: Path) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """A scratch folder that becomes `path` when the block ends, and vanishes when it raises.
 
+    It is held while it is filled; those of killed processes, which nobody holds, are removed first.
+
     Raises:
-        VaultError: there is something at `path` already, or the disk is full.
+        VaultError: there is something at `path` already, another process is making it, or the disk is full.
     """
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise VaultError(f"{path} exists already; choose another place or remove it")
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     with disk_errors(path):
+        _sweep(path)
         try:
             scratch.mkdir(parents=True)
-            yield scratch
-            sync_tree(scratch)
-            os.replace(scratch, path)
-            sync_folder(path.parent)
+            with folder_lock(scratch, f"{path}: another process is making it; choose another place"):
+                yield scratch
+                sync_tree(scratch)
+                os.replace(scratch, path)
+                sync_folder(path.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove scratch folders for `path` that no living process holds."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}\.part")
+    beside = list(path.parent.iterdir()) if path.parent.is_dir() else []
+    for scratch in beside:
+        if ours.fullmatch(scratch.name) and scratch.is_dir():
+            with contextlib.suppress(VaultError), folder_lock(scratch, "held"):
+                shutil.rmtree(scratch, ignore_errors=True)

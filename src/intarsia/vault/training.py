@@ -16,10 +16,14 @@ from intarsia.compartments import Compartment, TrainData, Trainee, TrainSettings
 from intarsia.compartments.training import deterministic
 from intarsia.data import Source
 from intarsia.errors import IncompatibleError, SettingsError
+from intarsia.files import load_sealed
 from intarsia.vault.package import Core, latents_of
 from intarsia.vault.parts import PartSettings, fit_parts
+from intarsia.vault.records import read_record
 
+AGAIN = "pass --restart (restart=True in Python) to train it afresh"
 TRAINING_FILE = "training.json"
+STATE_FILE = "state.safetensors"
 SLICES = "slices"
 
 
@@ -44,23 +48,40 @@ class Recipe:
         }
 
 
-def check_same(name: str, what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def read_run(folder: Path) -> dict[str, Any]:
+    """The record with which a run was begun.
+
+    Raises:
+        CorruptError: it is missing or damaged.
+    """
+    return {key: value for key, value in read_record(folder / TRAINING_FILE).items() if key != "format"}
+
+
+def steps_done(folder: Path) -> int:
+    """The steps that a run has saved, from which it goes on.
+
+    Raises:
+        CorruptError: its checkpoint is damaged.
+    """
+    return int(load_sealed(folder / STATE_FILE)["done"]) if (folder / STATE_FILE).exists() else 0
+
+
+def check_same(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Refuse to go on with something that was made otherwise.
 
     Raises:
         IncompatibleError: the source, the backbone or the basis has changed since.
         SettingsError: the settings differ; the message names every field.
     """
-    again = "pass restart=True to train it afresh"
     for field, meaning in (("manifest_root", "samples"), ("backbone", "backbone"), ("basis", "basis")):
         if found.get(field) != wanted[field]:
             ends = f"{str(found.get(field))[:12]}… there, {wanted[field][:12]}… here"
-            raise IncompatibleError(f"{what} of '{name}' is of other {meaning} ({ends}); {again}")
+            raise IncompatibleError(f"{what} is of other {meaning} ({ends}); {AGAIN}")
     there, here = _flat(found), _flat(wanted)
     differing = sorted(field for field in there.keys() | here.keys() if there.get(field) != here.get(field))
     if differing:
         shown = ", ".join(f"{field} {there.get(field)!r} there, {here.get(field)!r} here" for field in differing)
-        raise SettingsError(f"{what} of '{name}' was made otherwise ({shown}); use the same settings, or {again}")
+        raise SettingsError(f"{what} is of other settings ({shown}); use the same settings, or {AGAIN}")
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,49 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 from intarsia.backbone import Backbone
-from intarsia.compartments import Compartment, TrainSettings, TrainStep
-from intarsia.composition import Routing, Weights
+from intarsia.compartments import TrainSettings, TrainStep
 from intarsia.data import Columns, ReadOptions, Source, check_name
 from intarsia.data.images import Resize
-from intarsia.errors import CorruptError, SettingsError, VaultError
+from intarsia.errors import UnknownName, VaultError
 from intarsia.vault.adding import compare, read_into
-from intarsia.vault.composing import Composition, compose
-from intarsia.vault.founding import VaultRecord, found
-from intarsia.vault.index import Catalogue
-from intarsia.vault.package import Core, read_core
+from intarsia.vault.founding import found
 from intarsia.vault.parts import PartSettings, check_parts, chosen_parts
+from intarsia.vault.reading import Names, VaultReader, listed
 from intarsia.vault.records import CompartmentInfo, SourceInfo
 from intarsia.vault.runs import Runs
-from intarsia.vault.selecting import Rules, Selection, decide
-from intarsia.vault.shelf import Shelf
 from intarsia.vault.sources import write_source
-from intarsia.vault.store import BACKBONE, COMPARTMENTS, SOURCES, TRAINING, Store
+from intarsia.vault.store import COMPARTMENTS, SOURCES, TRAINING
 from intarsia.vault.training import Recipe
 from intarsia.vault.verify import VerifyReport, verify
 
-Names = str | Iterable[str]
 
-
-class Vault:
+class Vault(VaultReader):
     """A project folder: the public backbone and core, the sources, and one compartment for each that was trained.
 
     Between calls it holds nothing open and nothing locked: several processes may read one vault, one at a time may
     change it, and different sources may be trained in different processes. What a killed process left half done is
     finished or undone before anything else happens. Made by `Vault.create` or `Vault.open`.
     """
-
-    def __init__(self, root: Path, record: VaultRecord):
-        self.root, self.record = root, record
-        self._catalogue = Catalogue(root, record.id, record.index_url)
-        self._store = Store(root, self._rebuild_index)
-        self._shelf = Shelf(self._store)
 
     @classmethod
     def create(
@@ -67,83 +53,6 @@ class Vault:
         """
         found(Path(path).expanduser(), backbone, url)
         return cls.open(path)
-
-    @classmethod
-    def open(cls, path: str | Path) -> Self:
-        """Open a vault; what an interrupted change left is finished or undone first.
-
-        Raises:
-            VaultError: the folder is no vault, or cannot be read.
-            CorruptError: its record is damaged.
-        """
-        root = Path(path).expanduser()
-        vault = cls(root, VaultRecord.read(root))
-        vault._store.settle()
-        if not vault._catalogue.exists():
-            vault.reindex()
-        return vault
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is held open between calls."""
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """(C, H, W) of all images."""
-        return self.record.image_shape
-
-    @cached_property
-    def backbone(self) -> Backbone:
-        """The frozen network, read when it is first asked for.
-
-        Raises:
-            CorruptError: it is damaged, or not the one with which the vault was made.
-        """
-        backbone = Backbone.load(self.root / BACKBONE)
-        if backbone.digest != self.record.backbone:
-            raise CorruptError(f"{self.root / BACKBONE}: not the backbone with which this vault was made; restore it")
-        return backbone
-
-    @cached_property
-    def core(self) -> Core:
-        """What is known of the core set."""
-        core = read_core(self.root)
-        if core.record["basis"] != self.record.basis:
-            raise CorruptError(f"{core.folder}: not the core with which this vault was made; restore it")
-        return core
-
-    def sources(self) -> list[SourceInfo]:
-        """All sources, by name."""
-        self._store.settle()
-        return self._catalogue.sources()
-
-    def compartments(self) -> list[CompartmentInfo]:
-        """All trained compartments, by name."""
-        self._store.settle()
-        return self._catalogue.compartments()
-
-    def source(self, name: str) -> Source:
-        """A source with all its pixels.
-
-        Raises:
-            UnknownName: no such source.
-            CorruptError: it is damaged.
-        """
-        self._store.settle()
-        return self._shelf.source(name)
-
-    def compartment(self, name: str) -> Compartment:
-        """A trained compartment. Nothing but its own folder is opened.
-
-        Raises:
-            UnknownName: no such source.
-            SettingsError: it is not trained yet.
-            CorruptError: it is damaged.
-        """
-        self._store.settle()
-        return self._shelf.compartment(name)
 
     def add_source(
         self,
@@ -222,10 +131,7 @@ class Vault:
         recipe = Recipe(settings or TrainSettings(), chosen_parts(routers))
         check_parts(recipe.routers, self.core)
         runs = Runs(self._store, self.backbone, self.core)
-        begun = [(name, runs.begin(name, recipe, restart=restart)) for name in _listed(names)]
-        return runs.steps(
-            [(name, record) for name, record in begun if record is not None], recipe, save_every=save_every
-        )
+        return runs.steps(runs.begin(listed(names), recipe, restart=restart), recipe, save_every=save_every)
 
     def train(
         self,
@@ -240,72 +146,10 @@ class Vault:
         Raises:
             As `training`.
         """
-        listed = _listed(names)
-        for _ in self.training(listed, settings, routers=routers, restart=restart):
+        wanted = listed(names)
+        for _ in self.training(wanted, settings, routers=routers, restart=restart):
             pass
-        return tuple(self._shelf.info(name) for name in listed)
-
-    def select(
-        self,
-        *,
-        licences: Collection[str] | None = None,
-        owners: Collection[str] | None = None,
-        share_alike: bool = True,
-    ) -> Selection:
-        """Which sources meet all the rules, with the reason for each verdict; `.names` goes into `compose`.
-
-        Args:
-            licences: SPDX expressions of which the source's must be one; None admits any.
-            owners: of which the source's must be one; None admits any.
-            share_alike: whether share-alike licences are admitted.
-
-        Raises:
-            InputError: a licence is no SPDX expression.
-        """
-        rules = Rules(licences=licences, owners=owners, share_alike=share_alike)
-        return decide(self.sources(), self._store.names(COMPARTMENTS), rules)
-
-    def compose(
-        self,
-        names: Names | None = None,
-        *,
-        weights: str | Weights = "gaussian",
-        routing: str | Routing = "threshold",
-        prior: Mapping[str, float] | None = None,
-        precision: str = "auto",
-    ) -> Composition:
-        """Join trained compartments; None takes all. No folder of any other source is opened.
-
-        Args:
-            weights: `gaussian`, `uniform`, `prior`, or another of `composing.WEIGHTS`. `joint` is fitted when asked
-                for, on the images of the named sources together, and is not isolated; it is kept nowhere.
-            routing: `full`, `top_k:2`, `threshold:0.05`, `ancestral`, `random`.
-            prior: one positive number per source; None takes the numbers of samples.
-
-        Raises:
-            UnknownName: no such source, weights or routing.
-            SettingsError: a source is not trained yet, nothing is, or the prior is none.
-            IncompatibleError: compartments of another backbone or basis, or without the part that the weights need.
-            CorruptError: a compartment is damaged.
-        """
-        self._store.settle()
-        wanted = self._store.names(COMPARTMENTS) if names is None else _listed(names)
-        if not wanted:
-            raise SettingsError("a composition needs at least one source; train one, or name those to compose")
-        members = [self._shelf.compartment(name) for name in wanted]
-        seen = sorted({name for member in members for name in member.sources})
-        licences = {name: self._shelf.licence(name) for name in seen}
-        model = compose(
-            members,
-            self.backbone,
-            self.core,
-            weights=weights,
-            routing=routing,
-            prior=prior,
-            precision=precision,
-            source=self.source,
-        )
-        return Composition(model, self.backbone, licences)
+        return tuple(self._shelf.info(name) for name in wanted)
 
     def forget(self, name: str) -> tuple[str, ...]:
         """Remove a source and everything that was learned from it. Afterwards the vault is as if it had never come.
@@ -319,8 +163,8 @@ class Vault:
                 or forgotten to the end before the vault is next used.
         """
         with contextlib.ExitStack() as stack, self._store.change() as change:
-            if name not in self._store.names(COMPARTMENTS):  # one whose source was lost can be forgotten too
-                self._shelf.check_known(name)
+            if name not in self._store.everyone():  # what lost its source can be forgotten too
+                raise UnknownName("source", name, self._store.everyone())
             gone = self._shelf.saw(name)
             for each in sorted({name, *gone}):
                 if self._store.training(each).exists():
@@ -337,21 +181,20 @@ class Vault:
             VaultError: another process is writing.
         """
         with self._store.locked():
+            if not self._index_stands():
+                self._store.refresh_index()
             return verify(self._store, self.record, self._catalogue)
 
     def reindex(self) -> None:
         """Make the index again from the folders; the same folders give the same bytes."""
-        with self._store.change():
-            pass
-
-    def _rebuild_index(self, scratch: Path) -> None:
-        self._catalogue.rebuild(scratch, *self._shelf.readable())
+        with self._store.locked():
+            self._store.refresh_index()
 
     def _check_free(self, name: str) -> None:
         if name in self._store.names(SOURCES):
             raise VaultError(f"source '{name}' is in the vault already; forget it first, or choose another name")
-
-
-def _listed(names: Names) -> list[str]:
-    """Names as a list; one name may be given by itself."""
-    return [names] if isinstance(names, str) else list(names)
+        if name in self._store.everyone():
+            raise VaultError(
+                f"a compartment or training of an earlier source '{name}' is still in the vault; forget '{name}' "
+                "first, or choose another name"
+            )

@@ -12,13 +12,13 @@ from intarsia.compartments import Compartment
 from intarsia.compartments.compartment import ADAPTER_FILE, PEFT_FILE, ROUTER_FILE
 from intarsia.compartments.compartment import RECORD_FILE as COMPARTMENT_FILE
 from intarsia.composition import CompartmentMember
-from intarsia.errors import CorruptError, IntarsiaError
-from intarsia.files import digest_of, load_tensors, read_json
+from intarsia.errors import CorruptError, IntarsiaError, VaultError
+from intarsia.files import digest_of, load_tensors, read_json, read_sealed
 from intarsia.vault.founding import VaultRecord
 from intarsia.vault.index import Catalogue
-from intarsia.vault.package import Core, check_package, read_core
+from intarsia.vault.package import Core, check_package, package_files, read_core
 from intarsia.vault.parts import read_part
-from intarsia.vault.records import SourceInfo, read_record
+from intarsia.vault.records import SourceInfo
 from intarsia.vault.shelf import Shelf
 from intarsia.vault.sources import source_info, source_problems
 from intarsia.vault.store import (
@@ -33,7 +33,7 @@ from intarsia.vault.store import (
     WORK,
     Store,
 )
-from intarsia.vault.training import SLICES, TRAINING_FILE
+from intarsia.vault.training import SLICES, read_run
 
 _ROOT = (RECORD_FILE, INDEX_FILE, LOCK_FILE, BACKBONE, CORE, SOURCES, COMPARTMENTS, TRAINING, WORK)
 
@@ -111,6 +111,8 @@ class _Verifier:
                     "not the backbone and core with which this vault was made; restore them from a backup"
                 )
             self._public = backbone, core
+            for part, names in package_files(self.store.root).items():
+                self.strangers(part, names)
 
     def source(self, name: str) -> SourceInfo | None:
         """Record, manifest and pixels; the record, if it can be read."""
@@ -170,17 +172,20 @@ class _Verifier:
         where = f"{TRAINING}/{name}"
         with self.at(where):
             if name not in self.store.names(SOURCES):
-                raise CorruptError("is of a source that is not in the vault; remove it")
-            read_record(self.store.training(name) / TRAINING_FILE)
+                raise CorruptError(f"is of a source that is not in the vault; forget '{name}'")
+            read_run(self.store.training(name))
             for path in sorted(self.store.training(name).glob("[!.]*.safetensors")):
-                load_tensors(path)
+                read_sealed(path)
 
     def index(self, catalogue: Catalogue) -> None:
         """What the index says against what is there."""
         sources, compartments = Shelf(self.store).readable()
         infos = [info for info, _ in sources]
         samples = [(info.name, sample) for info, manifest in sources for sample in manifest]
-        with self.at(INDEX_FILE):
+        indexed = None
+        with contextlib.suppress(VaultError):
             indexed = (catalogue.sources(), catalogue.compartments(), catalogue.samples())
-            if indexed != (infos, compartments, samples):
-                raise CorruptError("does not agree with the folders; make it again with Vault.reindex()")
+        if indexed != (infos, compartments, samples):
+            self.store.distrust_index()
+            text = "did not agree with the folders; it is made again from them when the vault is next listed"
+            self.problems.append(Problem(INDEX_FILE, text))

@@ -1,0 +1,208 @@
+"""The vault as those see it who read: nothing here changes it, but for finishing what a killed process had decided."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Self, TypeVar
+
+from intarsia.backbone import Backbone
+from intarsia.compartments import Compartment
+from intarsia.composition import Routing, Weights
+from intarsia.data import Source
+from intarsia.errors import CorruptError, SettingsError, VaultError
+from intarsia.vault.composing import Composition, compose
+from intarsia.vault.founding import VaultRecord
+from intarsia.vault.index import Catalogue
+from intarsia.vault.package import Core, read_core
+from intarsia.vault.records import CompartmentInfo, SourceInfo, Unfinished
+from intarsia.vault.runs import unfinished
+from intarsia.vault.selecting import Rules, Selection, decide
+from intarsia.vault.shelf import Shelf
+from intarsia.vault.store import BACKBONE, COMPARTMENTS, Store
+
+Names = str | Iterable[str]
+T = TypeVar("T")
+_PATIENCE = 60.0  # seconds to wait for a writer, if the index cannot be believed until it has finished
+
+
+class VaultReader:
+    """What `Vault` offers to those who read: its members, and what is made of them."""
+
+    def __init__(self, root: Path, record: VaultRecord):
+        self.root, self.record = root, record
+        self._catalogue = Catalogue(root, record.id, record.index_url)
+        self._store = Store(root, self._rebuild_index)
+        self._shelf = Shelf(self._store)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open a vault; what an interrupted change left is finished or undone first.
+
+        Raises:
+            VaultError: the folder is no vault, or cannot be read.
+            CorruptError: its record is damaged.
+        """
+        root = Path(path).expanduser()
+        vault = cls(root, VaultRecord.read(root))
+        vault._store.settle()
+        return vault
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is held open between calls."""
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of all images."""
+        return self.record.image_shape
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The frozen network, read when it is first asked for.
+
+        Raises:
+            CorruptError: it is damaged, or not the one with which the vault was made.
+        """
+        backbone = Backbone.load(self.root / BACKBONE)
+        if backbone.digest != self.record.backbone:
+            raise CorruptError(f"{self.root / BACKBONE}: not the backbone with which this vault was made; restore it")
+        return backbone
+
+    @cached_property
+    def core(self) -> Core:
+        """What is known of the core set."""
+        core = read_core(self.root)
+        if core.record["basis"] != self.record.basis:
+            raise CorruptError(f"{core.folder}: not the core with which this vault was made; restore it")
+        return core
+
+    def sources(self) -> list[SourceInfo]:
+        """All sources, by name."""
+        return self._ask(Catalogue.sources)
+
+    def compartments(self) -> list[CompartmentInfo]:
+        """All trained compartments, by name."""
+        return self._ask(Catalogue.compartments)
+
+    def unfinished(self) -> list[Unfinished]:
+        """The trainings that were begun and not finished, by name, also those under way right now."""
+        self._store.settle()
+        return unfinished(self._store)
+
+    def names(self) -> list[str]:
+        """Every name that can be forgotten: of sources, and of compartments and trainings that lost theirs."""
+        self._store.settle()
+        return self._store.everyone()
+
+    def source(self, name: str) -> Source:
+        """A source with all its pixels.
+
+        Raises:
+            UnknownName: no such source.
+            CorruptError: it is damaged.
+        """
+        self._store.settle()
+        return self._shelf.source(name)
+
+    def compartment(self, name: str) -> Compartment:
+        """A trained compartment. Nothing but its own folder is opened.
+
+        Raises:
+            UnknownName: no such source.
+            SettingsError: it is not trained yet.
+            CorruptError: it is damaged.
+        """
+        self._store.settle()
+        return self._shelf.compartment(name)
+
+    def select(
+        self,
+        *,
+        licences: Collection[str] | None = None,
+        owners: Collection[str] | None = None,
+        share_alike: bool = True,
+    ) -> Selection:
+        """Which sources meet all the rules, with the reason for each verdict; `.names` goes into `compose`.
+
+        Args:
+            licences: SPDX expressions of which the source's must be one; None admits any.
+            owners: of which the source's must be one; None admits any.
+            share_alike: whether share-alike licences are admitted.
+
+        Raises:
+            InputError: a licence is no SPDX expression.
+        """
+        rules = Rules(licences=licences, owners=owners, share_alike=share_alike)
+        return decide(self.sources(), self._store.names(COMPARTMENTS), rules)
+
+    def compose(
+        self,
+        names: Names | None = None,
+        *,
+        weights: str | Weights = "gaussian",
+        routing: str | Routing = "threshold",
+        prior: Mapping[str, float] | None = None,
+        precision: str = "auto",
+    ) -> Composition:
+        """Join trained compartments; None takes all. No folder of any other source is opened.
+
+        Args:
+            weights: `gaussian`, `uniform`, `prior`, or another of `composing.WEIGHTS`. `joint` is fitted when asked
+                for, on the images of the named sources together, and is not isolated; it is kept nowhere.
+            routing: `full`, `top_k:2`, `threshold:0.05`, `ancestral`, `random`.
+            prior: one positive number per source; None takes the numbers of samples.
+
+        Raises:
+            UnknownName: no such source, weights or routing.
+            SettingsError: a source is not trained yet, nothing is, or the prior is none.
+            IncompatibleError: compartments of another backbone or basis, of other samples than their sources hold, or
+                without the part that the weights need.
+            CorruptError: a compartment or the record of its source is damaged.
+        """
+        self._store.settle()
+        wanted = self._store.names(COMPARTMENTS) if names is None else listed(names)
+        if not wanted:
+            raise SettingsError("a composition needs at least one source; train one, or name those to compose")
+        members = [self._shelf.compartment(name) for name in wanted]
+        licences = self._shelf.licences(members)
+        model = compose(
+            members,
+            self.backbone,
+            self.core,
+            weights=weights,
+            routing=routing,
+            prior=prior,
+            precision=precision,
+            source=self.source,
+        )
+        return Composition(model, self.backbone, licences)
+
+    def _ask(self, question: Callable[[Catalogue], T]) -> T:
+        """Ask the index, which is made again first if it cannot be believed or read.
+
+        Raises:
+            VaultError: another process is writing for too long, or the index cannot be made.
+        """
+        self._store.settle()
+        if self._index_stands():
+            with contextlib.suppress(VaultError):
+                return question(self._catalogue)
+        with self._store.locked(patience=_PATIENCE):
+            self._store.refresh_index()
+            return question(self._catalogue)
+
+    def _index_stands(self) -> bool:
+        return not self._store.stale and self._catalogue.exists()
+
+    def _rebuild_index(self, scratch: Path) -> None:
+        self._catalogue.rebuild(scratch, *self._shelf.readable())
+
+
+def listed(names: Names) -> list[str]:
+    """Names as a list; one name may be given by itself."""
+    return [names] if isinstance(names, str) else list(names)
