@@ -202,6 +202,7 @@ def test_forget_takes_the_source_and_its_compartment(vault: Path, done):
 
 def test_forget_takes_what_lost_its_source(vault: Path, done, run):
     shutil.rmtree(vault / "sources/oak")
+    (vault / "index.db").unlink()
     assert done("forget", vault, "oak", "--yes") == {
         "vault": str(vault),
         "source": "oak",
