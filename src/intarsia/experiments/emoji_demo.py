@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from intarsia.data.source import by_stem
 from intarsia.diffusion import keyed_generator
 from intarsia.experiments.demo import Stage, clearest_change, draw, train_all
 from intarsia.experiments.pictures import grid, shares, weights_over_time
+from intarsia.experiments.recipes import EMOJI_CORE
 from intarsia.experiments.report import Number, Picture, Report, Section, Table
 from intarsia.vault import Vault
 
@@ -50,6 +51,7 @@ SHOWN = (
     "crescent moon",
 )
 PER_METHOD = 192
+CLOSEST = 24
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,9 @@ def emoji_demo(stage: Stage, folder: Path) -> Report:
         owners = _Owners([train for train, _ in split], [rest for _, rest in split])
         vault = Vault.create(stage.out / "emoji.vault", backbone=BACKBONE)
         near = sum(len(vault.add_source(source.name, source).overlaps) for source in owners.kept)
+    training = replace(TRAINING, seed=stage.seed)
     with stage.phase(f"train {len(OWNERS)} compartments, each on its owner's images alone"):
-        train_all(stage, vault, OWNERS, TRAINING)
+        train_all(stage, vault, OWNERS, training)
     labels = owners.drawn(stage.seed, vault.backbone.labels)
     settings = SampleSettings(seed=stage.seed, steps=STEPS, guidance_scale=GUIDANCE, batch=64)
     with stage.phase("draw from each owner alone, from all, by naive averaging, and without share-alike"):
@@ -94,6 +97,7 @@ def emoji_demo(stage: Stage, folder: Path) -> Report:
         classifier = fit_owner_classifier(owners.kept)
         held = _pixels(owners.held)
         copies = {name: copy_report(r.images, owners.kept, held) for name, r in {**alone, "all": ours}.items()}
+        core = copy_report(ours.images, load_emoji(folder, EMOJI_CORE, 32), held)
     gone = next(decision.name for decision in allowed.decisions if not decision.allowed)
     with stage.phase(f"forget {gone}"):
         vault.forget(gone)
@@ -104,7 +108,7 @@ def emoji_demo(stage: Stage, folder: Path) -> Report:
         _styles(owners, alone, {"Composed of all three": ours, "Everything except share-alike": free}, naive, reasons),
         _paths(ours),
         _judged(owners, classifier, alone, ours, naive, copies),
-        _copies(ours, copies["all"], owners.kept),
+        _copies(ours, copies["all"], core, owners.kept),
         _rest(stage, ours, gone, clean, near, f"{sum(c in known for c in owners.unseen)} of {len(owners.unseen)}"),
     ]
     return Report(
@@ -114,7 +118,7 @@ def emoji_demo(stage: Stage, folder: Path) -> Report:
         "share-alike.",
         sections=sections,
         settings=json.dumps(
-            {"training": TRAINING.settings(), "sampling": str(settings), "backbone": BACKBONE}, indent=1
+            {"training": training.settings(), "sampling": str(settings), "backbone": BACKBONE}, indent=1
         ),
         sources=[f"{source.name}: {source.attribution} ({source.licence})" for source in owners.kept],
     )
@@ -244,13 +248,12 @@ def _recognised(images: Tensor, owner: Source, concepts: Sequence[str]) -> float
     return (torch.cdist(drawn, real).argmin(dim=1) == torch.arange(len(drawn))).double().mean().item()
 
 
-def _copies(ours: Result, report: CopyReport, training: Sequence[Source]) -> Section:
-    known = {(source.name, id): row for source in training for row, id in enumerate(source.manifest.ids)}
-    by_name = {source.name: source for source in training}
-    nearest = torch.stack(
-        [by_name[s].pixels()[known[s, id]] for s, id in zip(report.sources[:24], report.ids[:24], strict=True)]
-    )
-    pairs = torch.stack([ours.images[:24], nearest], dim=1).flatten(0, 1)
+def _copies(ours: Result, report: CopyReport, core: CopyReport, training: Sequence[Source]) -> Section:
+    pixels = {source.name: source.pixels() for source in training}
+    rows = {(source.name, id): row for source in training for row, id in enumerate(source.manifest.ids)}
+    nearest = torch.stack([pixels[s][rows[s, id]] for s, id in zip(report.sources, report.ids, strict=True)])
+    worst_first = report.ratio.argsort()
+    pairs = torch.stack([ours.images, nearest], dim=1)[worst_first]
     flagged = int(report.flagged.sum())
     return Section(
         "Nothing is a copy" if flagged == 0 else f"{flagged} of {len(report)} look like copies",
@@ -259,14 +262,26 @@ def _copies(ours: Result, report: CopyReport, training: Sequence[Source]) -> Sec
         "test finds light retouches; moved or recoloured copies it may miss: look for yourself.",
         pictures=[
             Picture(
-                "Drawn, nearest",
-                grid(pairs, columns=12, scale=2, gap=4),
+                f"The {CLOSEST} closest pairs: drawn, nearest",
+                _pairs(pairs[:CLOSEST], scale=2),
                 "Pairs of drawn pictures and nearest training images",
-                str(report),
-            )
+                f"{report}. Of the public core set's images, {int(core.flagged.sum())} are copies by the same rule.",
+            ),
+            Picture(
+                f"All other {len(pairs) - CLOSEST} pairs",
+                _pairs(pairs[CLOSEST:], scale=1),
+                "Pairs of drawn pictures and nearest training images",
+                "From the closest to the farthest.",
+                folded=True,
+            ),
         ],
         wide=True,
     )
+
+
+def _pairs(pairs: Tensor, *, scale: int) -> bytes:
+    """Pairs (N, 2, C, H, W), in rows of about the width of the page."""
+    return grid(pairs.flatten(0, 1), columns=32 // scale, scale=scale, gap=4)
 
 
 def _rest(stage: Stage, ours: Result, gone: str, clean: bool, near: int, seen: str) -> Section:

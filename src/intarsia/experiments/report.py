@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from intarsia.errors import require
-from intarsia.files import write_atomic
+from intarsia.files import write_atomic, write_json
+
+FIGURES_FILE = "figures.json"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG or an SVG with the words that go with it; `alt` says what one would see."""
+    """A PNG or an SVG with the words that go with it; `alt` says what one would see. `folded`: opens on a click."""
 
     title: str
     content: bytes | str
@@ -23,6 +26,7 @@ class Picture:
     note: str = ""
     verdict: str = ""
     good: bool | None = None
+    folded: bool = False
 
     @property
     def source(self) -> str:
@@ -90,7 +94,19 @@ class Report:
         text: str = environment.from_string(template).render(report=self, version=version("intarsia"))
         return text
 
+    def figures(self) -> dict[str, Any]:
+        """All numbers and tables of the page, JSON-able: numbers by label, tables by title."""
+        numbers = {number.label: number.value for section in self.sections for number in section.numbers}
+        tables = {
+            table.title: [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+            for section in self.sections
+            for table in section.tables
+        }
+        return {"title": self.title, "numbers": numbers, "tables": tables}
+
     def write(self, path: Path) -> Path:
+        """Write the page, and its figures for programs beside it."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path.with_name(FIGURES_FILE), self.figures())
         write_atomic(path, self.html().encode())
         return path
