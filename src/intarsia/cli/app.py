@@ -20,6 +20,7 @@ from intarsia.cli.init import init
 from intarsia.cli.list import list_members
 from intarsia.cli.output import Output
 from intarsia.cli.pretrain import pretrain
+from intarsia.cli.reproduce import reproduce
 from intarsia.cli.sample import sample
 from intarsia.cli.train import train
 from intarsia.cli.verify import verify
@@ -32,7 +33,7 @@ COMMANDS: Mapping[str, Panel] = MappingProxyType(
         START: {"demo": demo, "init": init, "pretrain": pretrain},
         SOURCES: {"list": list_members, "train": train, "forget": forget},
         PICTURES: {"sample": sample},
-        CHECKS: {"verify": verify, "doctor": doctor},
+        CHECKS: {"verify": verify, "reproduce": reproduce, "doctor": doctor},
     }
 )
 GROUPS: Mapping[str, tuple[str, str, Panel]] = MappingProxyType(

@@ -1,0 +1,7 @@
+"""The paper's tables and figures and ours: recipes that keep what they have done and go on from there."""
+
+from __future__ import annotations
+
+from intarsia.experiments.reproduce.run import RECIPES, reproduce
+
+__all__ = ["RECIPES", "reproduce"]
