@@ -275,8 +275,8 @@ def _evidence(
                 "Methods",
                 ("method", "legible", "FD-digitnet", "KID"),
                 rows,
-                f"Legible is what the judge takes for a digit: {accepted:.1%} of real held-out digits. At half as many a "
-                f"side, {report['fd'].halves:.3g} for intarsia stands against {report['fd'].floor} for real digits "
+                f"Legible is what the judge takes for a digit: {accepted:.1%} of real held-out digits. At half as many "
+                f"a side, {report['fd'].halves:.3g} for intarsia stands against {report['fd'].floor} for real digits "
                 "against other real digits. After forgetting, two of the ten digits are missing, so the distance to "
                 "all ten must grow.",
             ),

@@ -15,9 +15,8 @@ from intarsia.data import Source
 from intarsia.errors import SettingsError
 from intarsia.experiments.reproduce.bench import Bench, keys_of
 from intarsia.experiments.reproduce.figures import spread
-from intarsia.experiments.reproduce.scale import METHODS
 from intarsia.experiments.reproduce.study import Study
-from intarsia.experiments.reproduce.summary import plot_lines, table, write_summary
+from intarsia.experiments.reproduce.summary import Curve, plot_lines, table, write_summary
 from intarsia.experiments.reproduce.world import Yardstick, at_random, by_class
 
 
@@ -79,7 +78,7 @@ def _split(study: Study, yardstick: Yardstick, seed: int, kind: str, sources: Se
 
     def best_single() -> Mapping[str, float]:
         alone = (study.measured(study.draw(vault, [name], "ancestral", drawing), yardstick) for name in names)
-        return min(alone, key=lambda figures: figures[f"FD-{yardstick.network}"])
+        return min(alone, key=lambda figures: figures[yardstick.distance])
 
     for method in study.scale.methods:
         study.bench.cell({**key, "method": method}, composed(method))
@@ -89,25 +88,23 @@ def _split(study: Study, yardstick: Yardstick, seed: int, kind: str, sources: Se
 def report_splits(bench: Bench, asks: str) -> Path:
     """Tables per kind of split and number of sources, and a plot of the distance against that number."""
     figure = next(name for row in bench.rows for name in row.figures if name.startswith("FD-"))
-    monolith = bench.where(method="monolith x1")
-    parts = [asks + "\n", table(bench, bench.where(split="-"), "method", figure, ("KID",), monolith)]
-    for kind in ("class", "random"):
+    quality = (figure, "KID", "precision", "recall")
+    base = bench.where(method="monolith x1")
+    parts = [asks + "\n", table(bench.where(split="-"), "method", quality, base)]
+    for kind in keys_of(bench.rows, "split")[1:]:
         for count in keys_of(bench.where(split=kind), "sources"):
-            rows = bench.where(split=kind, sources=count)
-            base = bench.where(method="monolith x8") or monolith
-            parts += [
-                f"## {count} sources, {kind}\n",
-                table(bench, rows, "method", figure, ("KID", "calls", "share gap"), base),
-            ]
-        name = f"{kind}.png"
-        curves = []
-        for method in [name for name in METHODS if bench.where(method=name)]:
-            places = keys_of(bench.where(split=kind, method=method), "sources")
-            spreads = [
-                spread([row.figures[figure] for row in bench.where(split=kind, sources=n, method=method)])
-                for n in places
-            ]
-            curves.append((method, [float(n) for n in places], spreads))
-        plot_lines(bench.out / name, curves, x="sources", y=figure, log=True)
-        parts.append(f"![{figure} against the number of sources, split by {kind}]({name})\n")
+            rows = table(bench.where(split=kind, sources=count), "method", (*quality, "calls", "share gap"), base)
+            parts += [f"## {count} sources, split by {kind}\n", rows]
+        plot_lines(bench.out / f"{kind}.png", _curves(bench, kind, figure), x="sources", y=figure, log=True)
+        parts.append(f"![{figure} against the number of sources, split by {kind}]({kind}.png)\n")
     return write_summary(bench, "splits", parts)
+
+
+def _curves(bench: Bench, kind: str, figure: str) -> list[Curve]:
+    curves = []
+    for method in keys_of(bench.where(split=kind), "method"):
+        places = keys_of(bench.where(split=kind, method=method), "sources")
+        rows = [bench.where(split=kind, sources=count, method=method) for count in places]
+        spreads = [spread([row.figures[figure] for row in some]) for some in rows]
+        curves.append(Curve(method, [float(count) for count in places], spreads))
+    return curves

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from intarsia.errors import require
@@ -24,16 +25,25 @@ def paired(rows: Sequence[Row], base: Sequence[Row], figure: str) -> Spread | No
     return ratio([mine[seed] for seed in both], [theirs[seed] for seed in both]) if both else None
 
 
-def table(bench: Bench, rows: Sequence[Row], by: str, figure: str, columns: Sequence[str], base: Sequence[Row]) -> str:
-    """Rows by one key: a figure, its ratio to the base over paired seeds, and other figures."""
+def table(rows: Sequence[Row], by: str, figures: Sequence[str], base: Sequence[Row]) -> str:
+    """One line per value of a key: figures, and the ratio of the first to the base's over paired seeds."""
+    first, *others = figures
     lines = []
     for name in keys_of(rows, by):
         some = [row for row in rows if row.key[by] == name]
-        against = paired(some, base, figure)
-        others = [spread([row.figures[column] for row in some]).text() for column in columns]
-        shown = "" if against is None else against.text(2)
-        lines.append([name, spread([row.figures[figure] for row in some]).text(), shown, *others])
-    return markdown([by, figure, "ratio to the monolith", *columns], lines)
+        against = paired(some, base, first)
+        shown = [
+            spread([row.figures[each] for row in some if each in row.figures] or [math.nan]).text() for each in others
+        ]
+        distance = spread([row.figures[first] for row in some]).text()
+        lines.append([name, distance, "" if against is None else against.text(), *shown])
+    return markdown([by, first, "ratio to the monolith", *others], lines)
+
+
+def _text(rows: Sequence[Row], figure: str) -> str:
+    """The mean over the rows that have the figure; nothing where none has."""
+    values = [row.figures[figure] for row in rows if figure in row.figures]
+    return spread(values).text() if values else ""
 
 
 def write_summary(bench: Bench, title: str, parts: Sequence[str]) -> Path:
@@ -43,10 +53,17 @@ def write_summary(bench: Bench, title: str, parts: Sequence[str]) -> Path:
     return path
 
 
-def plot_lines(
-    path: Path, curves: Sequence[tuple[str, Sequence[float], Sequence[Spread]]], *, x: str, y: str, log: bool = False
-) -> None:
-    """A PNG of means with their intervals: (name, places, spreads) per curve.
+@dataclass(frozen=True)
+class Curve:
+    """Means with their intervals, at places along x."""
+
+    name: str
+    places: Sequence[float]
+    spreads: Sequence[Spread]
+
+
+def plot_lines(path: Path, curves: Sequence[Curve], *, x: str, y: str, log: bool = False) -> None:
+    """A PNG of curves.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -58,14 +75,14 @@ def plot_lines(
     figure = Figure(figsize=(6.4, 3.8), layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for (name, places, spreads), colour in zip(curves, COLOURS * 2, strict=False):
-        means = [s.mean for s in spreads]
-        axes.plot(places, means, marker="o", markersize=4, color=colour, label=name)
-        if all(s.count > 1 for s in spreads):
-            axes.fill_between(places, [s.low for s in spreads], [s.high for s in spreads], color=colour, alpha=0.15)
+    for curve, colour in zip(curves, COLOURS * 2, strict=False):
+        axes.plot(curve.places, [s.mean for s in curve.spreads], "o-", markersize=4, color=colour, label=curve.name)
+        if all(s.count > 1 for s in curve.spreads):
+            low, high = [s.low for s in curve.spreads], [s.high for s in curve.spreads]
+            axes.fill_between(curve.places, low, high, color=colour, alpha=0.15)
     if log:
         axes.set_xscale("log", base=2)
-        places = sorted({place for _, all_, _ in curves for place in all_})
+        places = sorted({place for curve in curves for place in curve.places})
         axes.set_xticks(places, [f"{place:g}" for place in places])
     axes.set(xlabel=x, ylabel=y)
     axes.set_ylim(bottom=0)

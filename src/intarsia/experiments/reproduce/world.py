@@ -12,19 +12,18 @@ from torch import Tensor
 from intarsia.audit import (
     Digits,
     DigitSettings,
-    Moments,
+    FeatureNetwork,
     fit_digit_network,
     frechet_distance,
     kernel_distance,
     make_rejects,
+    precision_recall,
     split_digits,
 )
 from intarsia.data import Manifest, Sample, Source
 from intarsia.data.collections.digits import digits
 from intarsia.data.collections.letters import letters
 from intarsia.diffusion import keyed_generator
-
-Features = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,49 +35,53 @@ class World:
         backbone: a package, by name or folder.
         images: all training images, labelled; a study shares them out.
         reference: real images that nothing was trained on.
-        network: name of the feature network.
-        features: images (N, C, H, W) in [-1, 1] to features (N, d).
+        network: whose features are compared.
     """
 
     name: str
     backbone: str | Path
     images: Source
     reference: Source
-    network: str
-    features: Features
+    network: FeatureNetwork
 
     def yardstick(self, labels: Sequence[str] | None = None) -> Yardstick:
         """Distances to the reference images, of these labels only if they are given."""
-        kept = [self._of(source, labels) for source in (self.reference, self.images)]
-        reference, training = (self.features(source.pixels()) for source in kept)
-        return Yardstick(self.network, self.features, reference, Moments.of(reference), training)
-
-    @staticmethod
-    def _of(source: Source, labels: Sequence[str] | None) -> Source:
-        return source if labels is None else source.select(lambda sample: sample.label in labels)
+        sources = [self.reference, self.images]
+        if labels is not None:
+            sources = [source.select(lambda sample: sample.label in labels) for source in sources]
+        reference, training = (self.network.features(source.pixels()) for source in sources)
+        return Yardstick(self.network, reference, training)
 
 
 @dataclass(frozen=True, eq=False)
 class Yardstick:
-    """Distances to one set of real images, in one feature network."""
+    """Distances to real images in one feature network; `training` are the features of those that were trained on."""
 
-    network: str
-    features: Features
+    network: FeatureNetwork
     reference: Tensor
-    moments: Moments
     training: Tensor
 
+    @property
+    def distance(self) -> str:
+        """The name of the figure that tables are ordered by."""
+        return f"FD-{self.network.name}"
+
     def measure(self, images: Tensor) -> dict[str, float]:
-        """Fréchet and kernel distance of images (N, C, H, W)."""
-        return self._distances(self.features(images))
+        """Distances, precision and recall of images (N, C, H, W)."""
+        return self._figures(self.network.features(images))
 
     def floor(self) -> dict[str, float]:
         """The same of real training images: what a perfect copyist would reach."""
-        return self._distances(self.training)
+        return self._figures(self.training)
 
-    def _distances(self, found: Tensor) -> dict[str, float]:
-        fd = frechet_distance(Moments.of(found), self.moments)
-        return {f"FD-{self.network}": fd, "KID": kernel_distance(found, self.reference)}
+    def _figures(self, found: Tensor) -> dict[str, float]:
+        precision, recall = precision_recall(found, self.reference)
+        return {
+            self.distance: frechet_distance(found, self.reference),
+            "KID": kernel_distance(found, self.reference),
+            "precision": precision,
+            "recall": recall,
+        }
 
 
 def digits_world() -> World:
@@ -92,8 +95,7 @@ def digits_world() -> World:
         backbone="uvit-tiny-8",
         images=joined("all", split.train),
         reference=joined("reference", split.reference),
-        network="digitnet",
-        features=judge.features,
+        network=judge,
     )
 
 

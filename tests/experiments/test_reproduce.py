@@ -1,0 +1,54 @@
+"""Tables that keep what is done, and small versions of the recipes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from intarsia.errors import CorruptError, SettingsError, UnknownName
+from intarsia.experiments.reproduce import reproduce
+from intarsia.experiments.reproduce.bench import Bench
+from intarsia.experiments.reproduce.figures import ratio, spread
+
+
+def nobody(*_: object) -> None:
+    """Is told of progress and does nothing."""
+
+
+def bench(out: Path, **settings: object) -> Bench:
+    return Bench(out, settings, nobody, nobody)
+
+
+def test_a_cell_is_computed_once_and_survives(tmp_path: Path) -> None:
+    first = bench(tmp_path, steps=3)
+    figures = first.cell({"seed": 0, "method": "a, b"}, lambda: {"FD": 0.1 + 0.2, "calls": 3})
+    again = bench(tmp_path, steps=3)
+    assert again.cell({"seed": 0, "method": "a, b"}, lambda: pytest.fail("computed again")) == figures
+    assert again.cell({"seed": 1, "method": "a, b"}, lambda: {"FD": 2.0}) == {"FD": 2.0}
+    assert [row.figures for row in bench(tmp_path, steps=3).rows] == [{"FD": 0.1 + 0.2, "calls": 3.0}, {"FD": 2.0}]
+
+
+def test_other_settings_are_refused_and_damage_is_named(tmp_path: Path) -> None:
+    bench(tmp_path, steps=3).cell({"seed": 0}, lambda: {"FD": 1.0})
+    with pytest.raises(SettingsError, match="steps 3 there, 4 here"):
+        bench(tmp_path, steps=4)
+    (tmp_path / "results.csv").write_text("seed,=FD\n0,many\n")
+    with pytest.raises(CorruptError, match="results.csv"):
+        bench(tmp_path, steps=3)
+
+
+def test_intervals_are_students(tmp_path: Path) -> None:
+    found = spread([1.0, 2.0, 3.0])
+    assert found.mean == 2 and math.isclose(found.high - 2, 4.302652729911275 / math.sqrt(3))
+    assert spread([1.0]).text() == "1.000"
+    both = ratio([2.0, 8.0], [1.0, 4.0])
+    assert (both.mean, both.low, both.high) == pytest.approx((2, 2, 2))
+
+
+def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="did you mean 'splits'"):
+        reproduce("split", tmp_path, on_phase=nobody, on_step=nobody)
+    with pytest.raises(SettingsError, match="0 seeds"):
+        reproduce("splits", tmp_path, seeds=0, on_phase=nobody, on_step=nobody)
