@@ -32,11 +32,8 @@ def table(rows: Sequence[Row], by: str, figures: Sequence[str], base: Sequence[R
     for name in keys_of(rows, by):
         some = [row for row in rows if row.key[by] == name]
         against = paired(some, base, first)
-        shown = [
-            spread([row.figures[each] for row in some if each in row.figures] or [math.nan]).text() for each in others
-        ]
-        distance = spread([row.figures[first] for row in some]).text()
-        lines.append([name, distance, "" if against is None else against.text(), *shown])
+        shown = [_text(some, each) for each in (first, *others)]
+        lines.append([name, shown[0], "" if against is None else against.text(), *shown[1:]])
     return markdown([by, first, "ratio to the monolith", *others], lines)
 
 
