@@ -19,7 +19,7 @@ def nobody(*_: object) -> None:
 
 def test_the_page_is_written_and_the_owner_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digits_demo, "TRAINING", replace(digits_demo.TRAINING, steps=2, rows=4, threads=1))
-    monkeypatch.setattr(digits_demo, "COUNT", 24)
+    monkeypatch.setattr(digits_demo, "COUNT", 48)
     monkeypatch.setattr(digits_demo, "STEPS", 3)
     monkeypatch.setattr(digits_demo, "JUDGE_STEPS", 3)
     phases: list[str] = []
