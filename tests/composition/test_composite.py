@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,42 +27,10 @@ from intarsia.composition import (
 from intarsia.composition.member import shares_of
 from intarsia.composition.routing import Routing
 from intarsia.composition.weights import Weights
-from intarsia.diffusion import Cosine, GaussianMixture, MixtureDenoiser, joint
+from intarsia.diffusion import MixtureDenoiser, joint
 from intarsia.errors import SettingsError, UnknownName
 
-SCHEDULE = Cosine()
-
-
-@dataclass
-class ExactMember:
-    """A source whose model is known: a Gaussian mixture. Counts its calls, and shifts by 1 when it sees a label."""
-
-    name: str
-    mixture: GaussianMixture
-    count: int = 100
-    classes: Mapping[str, int] = field(default_factory=dict)
-    deaf: bool = False
-    rows_seen: list[int] = field(default_factory=list)
-
-    def conditions(self, label: str) -> bool:
-        return not self.deaf
-
-    def x0_hat(self, x_t: Tensor, t: Tensor, labels: Sequence[str | None]) -> Tensor:
-        self.rows_seen.append(len(x_t))
-        shift = torch.tensor([label is not None for label in labels], dtype=x_t.dtype)
-        return MixtureDenoiser(SCHEDULE, self.mixture.to(x_t.dtype))(x_t, t) + shift[:, None]
-
-
-def mixture(*means: float, std: float = 0.2) -> GaussianMixture:
-    centre = torch.tensor(means, dtype=torch.float64)[:, None].repeat(1, 2)
-    covariance = (std**2 * torch.eye(2, dtype=torch.float64)).repeat(len(means), 1, 1)
-    return GaussianMixture.from_moments(
-        torch.full((len(means),), 1 / len(means), dtype=torch.float64), centre, covariance
-    )
-
-
-def members(counts: Sequence[int] = (100, 100)) -> list[ExactMember]:
-    return [ExactMember("left", mixture(-2.0, 0.0), counts[0]), ExactMember("right", mixture(0.5, 2.0), counts[1])]
+from .mixtures import SCHEDULE, ExactMember, members, mixture
 
 
 def composed(some: list[ExactMember], routing: Routing, weights: str = "exact") -> CompositeDenoiser:
@@ -101,7 +69,7 @@ def test_one_member_alone_is_the_member(routing: Routing) -> None:
 class Loud:
     """Weights that must not be asked."""
 
-    name, isolated, passes = "loud", True, 1.0
+    name, isolated, passes, follows_path = "loud", True, 1.0, False
 
     def start(self) -> Loud:
         return self
@@ -263,6 +231,11 @@ def test_a_member_is_drawn_once_in_a_step() -> None:
     assert torch.equal(drawn[0][-1], drawn[1][-1])
 
 
+def test_ddim_at_eta_1_is_ddpm() -> None:
+    model = composed(members(), Full())
+    assert torch.equal(draw(model, 4, sampler="ddim", eta=1.0, steps=5), draw(model, 4, sampler="ddpm", steps=5))
+
+
 def test_the_result_says_what_was_realised() -> None:
     model = composed(members((300, 100)), Threshold())
     result = sample(model, 50, SampleSettings(steps=12, batch=20), decode=lambda x: x)
@@ -298,6 +271,8 @@ def test_bad_compositions_are_named() -> None:
         ({"steps": 0}, "steps is 0"),
         ({"batch": 0}, "batch is 0"),
         ({"seed": -1}, "seed is -1"),
+        ({"eta": 1.5, "sampler": "ddim"}, "eta is 1.5, expected a finite number, at least 0 and at most 1"),
+        ({"eta": 0.5}, "sampler 'ddpm' takes no eta, found 0.5"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan, expected a finite number"),
     ],
 )

@@ -84,7 +84,8 @@ class Mixing:
         str,
         typer.Option(
             help="gaussian, reference or prototype, which need the router part of that name; prior or uniform; "
-            "joint, the paper's classifier, fitted on the spot and not isolated.",
+            "ito, which follows the path of ddpm and needs --routing full; joint, the paper's classifier, fitted on "
+            "the spot and not isolated.",
             rich_help_panel=_MIX,
         ),
     ] = "gaussian"
@@ -114,6 +115,7 @@ class Drawing:
     steps: Annotated[int, typer.Option(help="Sampling steps.")] = 50
     sampler: Annotated[str, typer.Option(help="ddpm, ddim, heun or dpmpp_2m.")] = "ddpm"
     spacing: Annotated[str, typer.Option(help="Spacing of the steps: uniform or log_snr.")] = "uniform"
+    eta: Annotated[float, typer.Option(help="ddim: share of fresh noise, from 0 (none) to 1 (as ddpm).")] = 0.0
     guidance_scale: Annotated[float, typer.Option(help="Guidance towards the labels; 1 is none.")] = 1.0
     batch: Annotated[int, typer.Option(help="Images drawn at once.")] = 64
     batch_invariant: Annotated[

@@ -3,9 +3,10 @@
 from intarsia.composition.composite import CompositeDenoiser, CompositeRun, default_prior
 from intarsia.composition.learned_weights import Joint, Prototype, Reference
 from intarsia.composition.member import CompartmentMember, Member
+from intarsia.composition.path_weights import Ito
 from intarsia.composition.routing import ROUTINGS, Ancestral, Full, Random, Routing, Threshold, TopK, routing_from
 from intarsia.composition.sampling import Result, SampleSettings, sample
-from intarsia.composition.weights import Evidence, Exact, Gaussian, Prior, Uniform, Weights
+from intarsia.composition.weights import Evidence, Exact, Gaussian, Moved, Prior, Uniform, Weights
 
 __all__ = [
     "ROUTINGS",
@@ -17,8 +18,10 @@ __all__ = [
     "Exact",
     "Full",
     "Gaussian",
+    "Ito",
     "Joint",
     "Member",
+    "Moved",
     "Prior",
     "Prototype",
     "Random",

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from intarsia.composition.member import Labels, Member, shares_of
-from intarsia.composition.routing import Routing, Turn
-from intarsia.composition.weights import Weights
-from intarsia.diffusion import Schedule, expand
+from intarsia.composition.routing import Full, Routing, Turn
+from intarsia.composition.weights import Moved, Weights
+from intarsia.diffusion import Schedule, Transition, expand
 from intarsia.errors import SettingsError, UnknownName
 from intarsia.routers import label_log_shares
 
@@ -31,7 +31,7 @@ class CompositeDenoiser:
     `prior` (n,) sums to 1; `default_prior` makes it proportional to the members' sizes.
 
     Raises:
-        SettingsError: no members, two of one name, or a prior that is none.
+        SettingsError: no members, two of one name, a prior that is none, or a routing that the weights cannot use.
     """
 
     members: Sequence[Member]
@@ -49,6 +49,11 @@ class CompositeDenoiser:
         if len(set(names)) < len(names):
             raise SettingsError(f"a composition holds each source once, found {', '.join(sorted(names))}")
         check_prior(self.prior, names)
+        if self.weights.follows_path and not isinstance(self.routing, Full):
+            raise SettingsError(
+                f"{self.weights.name} weights need every source at every step, routing '{self.routing.name}' leaves "
+                "some out; use routing 'full'"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -82,8 +87,8 @@ class CompositeDenoiser:
             calls_per_step: how often the sampler calls the denoiser in a step; a routing draws once per step.
 
         Raises:
-            SettingsError: labels of another length, guidance without labels, or a label that a source has images of
-                but cannot be asked for.
+            SettingsError: labels of another length, guidance without labels or where the weights forbid it, or a label
+                that a source has images of but cannot be asked for.
             UnknownName: a label that neither a member nor the backbone ever had.
         """
         wanted = [None] * len(indices) if labels is None else list(labels)
@@ -91,6 +96,11 @@ class CompositeDenoiser:
             raise SettingsError(f"{len(wanted)} labels for {len(indices)} images; give one each")
         if guidance_scale != 1 and any(label is None for label in wanted):
             raise SettingsError(f"guidance_scale {guidance_scale} needs a label for every image; 1 means no guidance")
+        if guidance_scale != 1 and self.weights.follows_path:
+            raise SettingsError(
+                f"{self.weights.name} weights take the path for one of the composition's own, which guidance_scale "
+                f"{guidance_scale} bends; use 1, or other weights"
+            )
         for label in dict.fromkeys(wanted):
             if label is not None:
                 self._check_label(label)
@@ -143,6 +153,8 @@ class CompositeRun:
     def __post_init__(self) -> None:
         self.calls = torch.zeros(len(self.indices), dtype=torch.int64)
         self.router_passes = 0.0
+        self._follows = self.model.weights.follows_path and self.model.weighs
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
         self._branches = [_Branch(self.model, self.labels)]
         if self.guidance_scale != 1:
             self._branches.append(_Branch(self.model, (None,) * len(self.indices)))
@@ -163,6 +175,15 @@ class CompositeRun:
         self.trace.append(realised[0])
         return guided(mixed, self.guidance_scale)
 
+    def observe(self, x_s: Tensor, transition: Transition) -> None:
+        """Called by stochastic samplers after each step: hands it to weights that follow the path."""
+        if not self._follows:
+            return
+        assert self._last is not None
+        x_t, estimates, took_part = self._last
+        means = transition.mean(x_t[:, None], estimates)
+        self._branches[0].evidence.moved(Moved(x_s, means, transition.std, transition.s, took_part))
+
     def _realised(self, x_t: Tensor, t: Tensor, turn: Turn) -> list[Tensor]:
         """Weights (B, n) of each branch; where a member is drawn by lot, one draw serves all branches."""
         drawing = self._branches[:1] if self.model.routing.draws else self._branches
@@ -177,12 +198,16 @@ class CompositeRun:
         x, times = x_t.repeat(len(realised), *[1] * (x_t.ndim - 1)), t.repeat(len(realised))
         labels = [label for branch in self._branches for label in branch.labels]
         out = torch.zeros_like(x)
+        estimates = x.new_zeros(len(x), len(self.model.members) if self._follows else 0, *x.shape[1:])
         for i, member in enumerate(self.model.members):
             rows = weights[:, i].nonzero()[:, 0]
             if len(rows):
                 x0_hat = member.x0_hat(x[rows], times[rows], [labels[row] for row in rows])
                 out.index_add_(0, rows, expand(weights[rows, i], x0_hat) * x0_hat)
+                if self._follows:
+                    estimates[rows, i] = x0_hat
                 self.calls.index_add_(0, rows % len(x_t), torch.ones_like(rows))
+        self._last = (x_t, estimates, weights > 0) if self._follows else None
         return list(out.split(rows_of))
 
 

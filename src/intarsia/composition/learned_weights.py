@@ -21,6 +21,7 @@ class Reference:
     name: ClassVar[str] = "reference"
     isolated: ClassVar[bool] = True
     passes: ClassVar[float] = 0.5
+    follows_path: ClassVar[bool] = False
     bank: ReferenceBank
     shares: Sequence[LabelShares]
 
@@ -43,6 +44,7 @@ class Prototype:
     name: ClassVar[str] = "prototype"
     isolated: ClassVar[bool] = True
     passes: ClassVar[float] = 0.0
+    follows_path: ClassVar[bool] = False
     bank: PrototypeBank
     shares: Sequence[LabelShares]
 
@@ -50,7 +52,7 @@ class Prototype:
         return _PrototypeEvidence(self)
 
 
-class _PrototypeEvidence:
+class _PrototypeEvidence(Evidence):
     def __init__(self, weights: Prototype):
         self._weights = weights
         self._x0_hat: Tensor | None = None
@@ -75,6 +77,7 @@ class Joint:
     name: ClassVar[str] = "joint"
     isolated: ClassVar[bool] = False
     passes: ClassVar[float] = 0.5
+    follows_path: ClassVar[bool] = False
     classifier: JointClassifier
     names: Sequence[str]
     shares: Sequence[LabelShares]

@@ -26,6 +26,7 @@ OnProgress = Callable[[int, int], None]
 class SampleSettings:
     """How images are drawn.
 
+    `eta` is the share of fresh noise of `ddim`, from 0 (none) to 1 (that of `ddpm`); other samplers take none.
     `batch_invariant` draws each by itself, so that its bytes do not depend on its neighbours.
     """
 
@@ -33,6 +34,7 @@ class SampleSettings:
     steps: int = 50
     sampler: str = "ddpm"
     spacing: str = "uniform"
+    eta: float = 0.0
     guidance_scale: float = 1.0
     batch: int = 64
     batch_invariant: bool = False
@@ -46,6 +48,8 @@ class SampleSettings:
         for name in ("steps", "batch"):
             check_whole(name, getattr(self, name))
         check_number("guidance_scale", self.guidance_scale)
+        check_number("eta", self.eta, least=0, most=1)
+        SAMPLERS[self.sampler].check_eta(self.eta)
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ def _draw(
     noise = ImageNoise(settings.seed, indices)
     times = time_grid(model.schedule, settings.steps, settings.spacing)
     x_t = noise.initial(model.latent_shape)
-    return sampler(run, x_t, times, noise=noise, on_step=on_step), run
+    return sampler(run, x_t, times, eta=settings.eta, noise=noise, on_step=on_step), run
 
 
 def _per_step(run: CompositeRun) -> Tensor:

@@ -7,6 +7,7 @@ section 3.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -20,35 +21,54 @@ from intarsia.errors import SettingsError
 from intarsia.routers import GaussianBank, LabelShares, label_log_shares
 
 
-class Evidence(Protocol):
+@dataclass(frozen=True)
+class Moved:
+    """A sampler's step to time `s`, as the members see it.
+
+    `x_s` (B, ...) is where it led; `means` (B, n, ...) where each member would have sent it, and `std` the deviation of
+    the fresh noise. `took_part` (B, n) says which members were asked; the others' means say nothing.
+    """
+
+    x_s: Tensor
+    means: Tensor
+    std: float
+    s: float
+    took_part: Tensor
+
+
+class Evidence(ABC):
     """The evidence of one sampling run; it may remember what it is shown."""
 
+    @abstractmethod
     def __call__(self, x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:
         """log p(y | i) + log p_t^i(x_t | y), up to a number per image: x_t (B, ...), t (B,) -> (B, n)."""
-        ...
 
-    def show(self, x0_hat: Tensor) -> None:
+    def show(self, x0_hat: Tensor) -> None:  # noqa: B027 - most kinds need not look
         """Be shown the composed x0_hat (B, ...) of a step."""
-        ...
+
+    def moved(self, step: Moved) -> None:  # noqa: B027 - most kinds need not look
+        """Be shown a step; only for weights that follow the path."""
 
 
 class Weights(Protocol):
     """A kind of weights, ready for one set of members.
 
     `isolated`: whether each source's part saw that source and public data only. `passes` counts what one evaluation
-    costs, in forward passes of the backbone.
+    costs, in forward passes of the backbone. `follows_path`: whether it learns from every step of the sampler, for
+    which all members must run and no guidance may lead elsewhere.
     """
 
     name: ClassVar[str]
     isolated: ClassVar[bool]
     passes: ClassVar[float]
+    follows_path: ClassVar[bool]
 
     def start(self) -> Evidence:
         """Evidence for a new sampling run."""
         ...
 
 
-class Memoryless:
+class Memoryless(Evidence):
     """Evidence that depends on the call's arguments alone."""
 
     def __init__(self, evidence: Callable[[Tensor, Tensor, Labels], Tensor]):
@@ -56,9 +76,6 @@ class Memoryless:
 
     def __call__(self, x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:
         return self._evidence(x_t, t, labels)
-
-    def show(self, x0_hat: Tensor) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -68,6 +85,7 @@ class Prior:
     name: ClassVar[str] = "prior"
     isolated: ClassVar[bool] = True
     passes: ClassVar[float] = 0.0
+    follows_path: ClassVar[bool] = False
     shares: Sequence[LabelShares]
 
     def start(self) -> Evidence:
@@ -81,6 +99,7 @@ class Uniform:
     name: ClassVar[str] = "uniform"
     isolated: ClassVar[bool] = True
     passes: ClassVar[float] = 0.0
+    follows_path: ClassVar[bool] = False
     shares: Sequence[LabelShares]
     log_prior: Tensor
 
@@ -100,6 +119,7 @@ class Gaussian:
     name: ClassVar[str] = "gaussian"
     isolated: ClassVar[bool] = True
     passes: ClassVar[float] = 0.0
+    follows_path: ClassVar[bool] = False
     bank: GaussianBank
     schedule: Schedule
 
@@ -118,6 +138,7 @@ class Exact:
     name: ClassVar[str] = "exact"
     isolated: ClassVar[bool] = True
     passes: ClassVar[float] = 0.0
+    follows_path: ClassVar[bool] = False
     mixtures: Sequence[GaussianMixture]
     schedule: Schedule
 

@@ -135,6 +135,7 @@ class Sampler:
     run: Callable[..., Tensor]
     calls_per_step: int
     stochastic: bool
+    takes_eta: bool = False
 
     def __call__(
         self,
@@ -142,13 +143,32 @@ class Sampler:
         x_t: Tensor,
         times: Tensor,
         *,
+        eta: float = 0.0,
         noise: StepNoise | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """x at time 0, (B, ...); arguments as in `ddim`."""
+        """x at time 0, (B, ...); arguments as in `ddim`.
+
+        Raises:
+            SettingsError: as `ddim`, or `eta` for a sampler that has none.
+        """
+        self.check_eta(eta)
+        if self.takes_eta:
+            return self.run(denoiser, x_t, times, eta=eta, noise=noise, on_step=on_step)
         if self.stochastic:
             return self.run(denoiser, x_t, times, noise=noise, on_step=on_step)
         return self.run(denoiser, x_t, times, on_step=on_step)
+
+    def check_eta(self, eta: float) -> None:
+        """Refuse an `eta` that this sampler does not take.
+
+        Raises:
+            SettingsError: it is not 0 and the sampler has none.
+        """
+        if eta != 0 and not self.takes_eta:
+            raise SettingsError(
+                f"sampler '{self.name}' takes no eta, found {eta}; ddim does, and ddpm is ddim at eta = 1"
+            )
 
     def calls(self, steps: int) -> int:
         """Denoiser calls of a run of `steps` steps; the last step, to time 0, takes one in every sampler."""
@@ -159,7 +179,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
     {
         sampler.name: sampler
         for sampler in (
-            Sampler("ddim", ddim, calls_per_step=1, stochastic=False),
+            Sampler("ddim", ddim, calls_per_step=1, stochastic=False, takes_eta=True),
             Sampler("ddpm", ddpm, calls_per_step=1, stochastic=True),
             Sampler("dpmpp_2m", dpmpp_2m, calls_per_step=1, stochastic=False),
             Sampler("heun", heun, calls_per_step=2, stochastic=False),

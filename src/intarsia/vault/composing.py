@@ -17,6 +17,7 @@ from intarsia.composition import (
     CompartmentMember,
     CompositeDenoiser,
     Gaussian,
+    Ito,
     Joint,
     Prior,
     Prototype,
@@ -105,6 +106,7 @@ def _joint(parts: Parts) -> Weights:
 WEIGHTS: Mapping[str, Callable[[Parts], Weights]] = MappingProxyType(
     {
         "gaussian": _gaussian,
+        "ito": lambda parts: Ito(parts.backbone.schedule, shares_of(parts.members)),
         "joint": _joint,
         "prototype": _prototype,
         "reference": _reference,
