@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from intarsia.cli import forget as forget_module
 from intarsia.cli.command import FAILED, INTERRUPTED, explain
 from intarsia.compartments import Compartment
 from intarsia.data import encode_png
@@ -311,6 +313,23 @@ def test_too_little_memory_is_no_fault_of_ours(run, monkeypatch: pytest.MonkeyPa
     (line,) = run("list", "v").err.splitlines()
     assert line.startswith("error: more memory was asked for than there is")
     assert "--debug" not in line
+
+
+def test_a_question_shows_no_more_than_an_answer(
+    vault: Path, tmp_path: Path, run, done, monkeypatch: pytest.MonkeyPatch
+):
+    done("source", "add", vault, "sly", write_images(tmp_path / "sly"), "--owner", "\x1b[2J", "--licence", "MIT")
+    asked: list[str] = []
+    monkeypatch.setattr(forget_module, "_can_ask", lambda: True)
+    monkeypatch.setattr(forget_module.typer, "confirm", lambda question, err: asked.append(question))
+    run("forget", vault, "sly")
+    assert "of \\x1b[2J" in asked[0]
+
+
+def test_a_hint_can_be_pasted(package: Path, tmp_path: Path, run):
+    answer = run("init", tmp_path / "my vault", "--backbone", package)
+    words = shlex.split(answer.out.splitlines()[-1].removeprefix("Next: "))
+    assert words == ["intarsia", "source", "add", str(tmp_path / "my vault"), "NAME", "DATA"]
 
 
 def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from intarsia.vault import Vault
 
 from .helpers import QUICK
@@ -74,14 +76,15 @@ def read_all(terminal: int) -> str:
             return b"".join(parts).decode()
 
 
-def test_an_interrupted_training_keeps_its_checkpoint_and_a_sound_vault(vault: Path, done):
+@pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_keeps_its_checkpoint_and_a_sound_vault(vault: Path, done, signal_sent: int):
     long = ("--steps", "100000", *QUICK[2:], "--save-every", "20")
     process = start("train", vault, "fir", *long)
     checkpoint = vault / "training" / "fir" / "state.safetensors"
     deadline = time.monotonic() + 60
     while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal_sent)
     code, out, err = finish(process)
     assert (code, out) == (130, "")
     assert err == "interrupted: nothing is half-written, and the same command goes on from what is saved\n"

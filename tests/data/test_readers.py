@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -83,7 +84,6 @@ def test_all_problems_are_reported_together_in_file_order(folder, read, picture,
     metadata(folder, *({"file_name": f"{n}.png"} for n in names), {"file_name": "g.jpg"}, {"file_name": "a.png"}, "{")
     found = problems(read, folder)
     expected = [
-        ("a.png", "lists it on lines 1 and 9"),
         ("b.png", "has no row"),
         ("d.png", "the same picture as a.png"),
         ("e.png", "not a PNG, JPEG or WEBP"),
@@ -91,8 +91,9 @@ def test_all_problems_are_reported_together_in_file_order(folder, read, picture,
         ("g.jpg", "CMYK"),
         ("h.png", "9 x 9 pixels, expected 8 x 8"),
         ("i.gif", "expected PNG, JPEG or WEBP"),
-        ("metadata.jsonl line 000010", "is not JSON"),
-        ("missing.png", "there is no such image"),
+        ("metadata.jsonl line 7", "names missing.png, but there is no such image"),
+        ("metadata.jsonl line 9", "names a.png, as line 1 does"),
+        ("metadata.jsonl line 10", "is not JSON"),
     ]
     assert len(found) == len(expected)
     for line, (where, what) in zip(found, expected, strict=True):
@@ -119,7 +120,10 @@ def test_all_problems_are_reported_together_in_file_order(folder, read, picture,
 )
 def test_bad_rows(folder, read, row, what):
     metadata(folder, {"file_name": "a.png"}, {"file_name": "b.png"}, row)
-    assert any(line.startswith("metadata.jsonl line 000003: ") and what in line for line in problems(read, folder))
+    found = problems(read, folder)
+    assert any(line.startswith("metadata.jsonl line 3: ") and what in line for line in found)
+    named = isinstance(row, dict) and row.get("file_name") == "c.png"
+    assert ("c.png: has no row in metadata.jsonl; add one or remove it" not in found) == named
 
 
 def test_unmatched_sidecars(folder, read):
@@ -171,7 +175,45 @@ def test_links(folder, read, tmp_path, picture):
 
 def test_a_pipe_is_not_waited_for(folder, read):
     os.mkfifo(folder / "p.png")
-    assert problems(read, folder) == ["p.png: is not a regular file; expected an image"]
+    assert problems(read, folder) == ["p.png: is not a regular file; expected a plain one"]
+
+
+@pytest.mark.parametrize("path", ["", "  "])
+def test_no_path_is_not_the_folder_one_stands_in(folder, read, monkeypatch: pytest.MonkeyPatch, path: str):
+    monkeypatch.chdir(folder)
+    with pytest.raises(InputError, match="the place of the images is empty"):
+        read(path)
+
+
+def test_a_blank_owner_is_refused_before_a_file_is_opened(read):
+    with pytest.raises(InputError, match="has no owner"):
+        read("/nowhere/at/all", owner=" ")
+
+
+def test_a_table_that_cannot_be_read_is_named(folder, read):
+    (folder / "metadata.jsonl").mkdir()
+    (folder / "metadata.jsonl" / "a.png").write_bytes(b"")
+    problems(read, folder)
+    (folder / "metadata.jsonl" / "a.png").unlink()
+    (folder / "metadata.jsonl").rmdir()
+    (folder / "metadata.jsonl").symlink_to(folder / "nowhere.jsonl")
+    with pytest.raises(InputError, match=r"^metadata.jsonl is not a regular file"):
+        read(folder)
+
+
+def test_a_folder_that_cannot_be_listed_is_a_problem(folder, read, monkeypatch: pytest.MonkeyPatch):
+    scan = os.scandir
+
+    def closed(path: object):
+        if Path(str(path)).name in ("closed", ".hidden"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scan(path)
+
+    for name in ("closed", ".hidden"):
+        (folder / name).mkdir()
+    monkeypatch.setattr(os, "scandir", closed)
+    assert problems(read, folder) == ["closed: cannot be read (Permission denied); check its permissions"]
+    assert problems(read, folder / "closed") == [".: cannot be read (Permission denied); check its permissions"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 __all__ = ["main"]
@@ -16,6 +17,8 @@ def main() -> None:
         # A file name that the terminal cannot spell is shown escaped; it is no reason to fail.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    # Whoever asks a command to end, as `docker stop` does, is answered as at a terminal: nothing stays half-written.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from intarsia.cli.app import app
 

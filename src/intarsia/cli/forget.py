@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from intarsia.cli.output import Output
+from intarsia.cli.output import Output, printable
 from intarsia.cli.parameters import SourceName, VaultPath
-from intarsia.errors import SettingsError, UnknownName
+from intarsia.errors import SettingsError, UnknownName, counted
 
 
 def forget(
@@ -28,10 +28,10 @@ def forget(
     if name not in (known := opened.names()):
         raise UnknownName("source", name, known)
     source = next((source for source in opened.sources() if source.name == name), None)
-    count, owner = (source.count, source.owner) if source else (0, "")
+    count = source.count if source else 0
     learned = [compartment.name for compartment in opened.compartments() if name in compartment.sources]
-    what = f"the source '{name}' ({count} images of {owner})" if source else f"what is left of the source '{name}'"
-    doomed = f"{what}, its training state and " + (
+    images = f" ({counted(count, 'image')} of {source.owner})" if source else ", of which only parts are left"
+    doomed = f"the source '{name}'{images}, its training state and " + (
         f"the compartment{'s' if len(learned) > 1 else ''} {', '.join(learned)}" if learned else "no compartment"
     )
     if not yes:
@@ -47,7 +47,7 @@ def _ask(question: str) -> None:
         raise SettingsError(
             f"{question} Nobody can answer here, so nothing was done: say --yes to delete without asking"
         )
-    if not typer.confirm(question, err=True):
+    if not typer.confirm(printable(question), err=True):
         raise SettingsError("nothing was deleted, as you asked")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -42,4 +43,4 @@ def init(
         "core": {"name": core["name"], "licence": core["licence"], "count": core["count"]},
     }
     line = f"{vault}: made for images of {height}x{width} with {channels} channels, on the core '{core['name']}'"
-    output.answer(document, line, f"Next: intarsia source add {vault} NAME DATA")
+    output.answer(document, line, f"Next: intarsia source add {shlex.quote(str(vault))} NAME DATA")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ import typer
 from intarsia.cli.output import Output
 from intarsia.cli.parameters import DEFAULT_EMOJI, EmojiFolder
 from intarsia.cli.ready import ADDRESSES, collection
-from intarsia.errors import SettingsError, UnknownName
+from intarsia.errors import SettingsError, UnknownName, counted
 
 if TYPE_CHECKING:
     from intarsia.backbone import PretrainSettings
@@ -200,8 +201,9 @@ def pretrain(
         "loss": loss,
         "checkpoint": str(kept),
     }
-    line = f"{out}: '{chosen.preset}' on {len(images)} core images; use it with: intarsia init VAULT --backbone {out}"
-    output.answer(document, line, f"The run is kept in {kept}; remove it when it need not go on.")
+    line = f"{out}: '{chosen.preset}' on {counted(len(images), 'core image')}"
+    hint = f"Next: intarsia init VAULT --backbone {shlex.quote(str(out))}"
+    output.answer(document, line, hint, f"The run is kept in {kept}; remove it when it need not go on.")
 
 
 def _known(name: str | None, cores: list[str] | None, preset: str | None, emoji: Path) -> tuple[Recipe, Source] | None:

@@ -14,7 +14,7 @@ import typer
 from intarsia.checks import check_whole
 from intarsia.cli.output import Output, Table
 from intarsia.cli.parameters import VaultPath, numbers, split
-from intarsia.errors import ForbiddenError
+from intarsia.errors import ForbiddenError, counted
 
 if TYPE_CHECKING:
     from intarsia.composition import Result
@@ -170,7 +170,7 @@ def sample(
     rows = [(name, composition.licences.get(name, ""), f"{p:.3f}", f"{s:.3f}") for name, p, s in _shares(result)]
     calls = f"{about['calls_per_image']:.1f} network calls per image"
     table = Table(("source", "licence", "prior", "share"), rows)
-    output.answer(about | {"out": str(out)}, f"{count} images in {out}, {calls}", table)
+    output.answer(about | {"out": str(out)}, f"{counted(count, 'image')} in {out}, {calls}", table)
 
 
 def _about(composition: Composition, result: Result) -> dict[str, object]:

@@ -12,7 +12,7 @@ import typer
 from intarsia.cli.output import Output, Table
 from intarsia.cli.parameters import DEFAULT_EMOJI, EmojiFolder, SourceName, VaultPath
 from intarsia.cli.ready import ADDRESSES, collection
-from intarsia.errors import InputError
+from intarsia.errors import InputError, counted
 
 if TYPE_CHECKING:
     from intarsia.data import Overlap, Source
@@ -93,9 +93,10 @@ def add(
         columns=Columns(reading.image_column, reading.file_name_column, reading.text_column, reading.label_column),
         allow_near=not refuse_near,
     )
+    counts = f"{counted(info.count, 'image')}, {counted(len(info.labels), 'label')}"
     output.answer(
         _document(info) | {"overlaps": [_overlap(pair) for pair in info.overlaps]},
-        f"Added {info.name}: {info.count} images, {len(info.labels)} labels, {info.owner}, {info.licence}",
+        f"Added {info.name}: {counts}, {info.owner}, {info.licence}",
         *_overlap_lines(info.overlaps),
     )
 

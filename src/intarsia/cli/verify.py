@@ -7,6 +7,7 @@ import typer
 from intarsia.cli.command import FAILED
 from intarsia.cli.output import Output
 from intarsia.cli.parameters import VaultPath
+from intarsia.errors import counted
 
 
 def verify(vault: VaultPath, output: Output) -> None:
@@ -25,8 +26,9 @@ def verify(vault: VaultPath, output: Output) -> None:
         "compartments": report.compartments,
         "problems": [{"where": problem.where, "what": problem.what} for problem in report.problems],
     }
-    counts = f"{report.sources} sources with {report.samples} images, {report.compartments} compartments"
-    verdict = "all is well" if report.ok else f"{len(report.problems)} problems"
+    held = counted(report.sources, "source"), counted(report.samples, "image")
+    counts = f"{' with '.join(held)}, {counted(report.compartments, 'compartment')}"
+    verdict = "all is well" if report.ok else counted(len(report.problems), "problem")
     output.answer(document, f"{vault}: {verdict} ({counts})", *(f"  {problem}" for problem in report.problems))
     if not report.ok:
         raise typer.Exit(FAILED)

@@ -37,6 +37,16 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_owner(name: str, owner: str) -> None:
+    """Refuse to take images that nobody holds.
+
+    Raises:
+        InputError: the owner of the source of this name is blank.
+    """
+    if not owner.strip():
+        raise InputError(f"source '{name}' has no owner; name the person or organisation who holds the data")
+
+
 def by_id(sample: Sample) -> str:
     """Group every picture by itself."""
     return sample.id
@@ -67,8 +77,7 @@ class Source:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        if not self.owner.strip():
-            raise InputError(f"source '{self.name}' has no owner; name the person or organisation who holds the data")
+        check_owner(self.name, self.owner)
         object.__setattr__(self, "licence", check_licence(self.licence))
         shape = self.images.shape
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or shape[3] not in (1, 3) or 0 in shape[1:]:

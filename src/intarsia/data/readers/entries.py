@@ -44,15 +44,21 @@ class Entry:
     label: str | None = None
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Problem:
-    """One line for the owner: where, and what is wrong there."""
+    """One line for the owner: in which file, on which line of it (0: the file as a whole), and what is wrong there."""
 
     where: str
     what: str
+    line: int = 0
+
+    @property
+    def place(self) -> tuple[str, int, str]:
+        """What problems are sorted by."""
+        return self.where, self.line, self.what
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}"
+        return f"{self.where}{f' line {self.line}' if self.line else ''}: {self.what}"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import posixpath
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
@@ -42,7 +43,7 @@ class _Folder:
 
     def _walk_local(self) -> Iterator[str]:
         home = os.path.realpath(self._root)
-        for folder, subfolders, files in os.walk(self._root):
+        for folder, subfolders, files in os.walk(self._root, onerror=self._unreadable):
             for entry in sorted(subfolders + files):
                 full = Path(folder, entry)
                 name = full.relative_to(self._root).as_posix()
@@ -53,6 +54,12 @@ class _Folder:
                     self.problems.append(Problem(name, "is a link to a folder; put the folder itself here"))
                 elif entry in files:
                     yield name
+
+    def _unreadable(self, error: OSError) -> None:
+        """A folder that cannot be listed: what it holds must not be passed over in silence."""
+        name = os.path.relpath(error.filename, self._root)
+        if name == "." or not _ignored(name):
+            self.problems.append(Problem(name, f"cannot be read ({error.strerror}); check its permissions"))
 
     def _walk_remote(self) -> Iterator[str]:
         for full in self._fs.find(self._root):
@@ -67,7 +74,7 @@ class _Folder:
         full = f"{self._root}/{name}"
         try:
             if not self._fs.isfile(full):
-                raise InputError("is not a regular file; expected an image")
+                raise InputError("is not a regular file; expected a plain one")
             with self._fs.open(full, "rb") as handle:
                 data: bytes = handle.read(cap + 1)
         except OSError as error:
@@ -115,19 +122,17 @@ def _by_metadata(folder: _Folder, images: list[str], columns: Columns) -> Found:
     known = frozenset(images)
     for number, line in _lines(folder):
         try:
-            entry = _row(folder, line, columns)
+            name, record = _row(line, columns)
+            if name in rows:
+                raise ValueError(f"names {name}, as line {rows[name]} does; keep one of them")
+            rows[name] = number
+            if name not in known:
+                raise ValueError(f"names {name}, but there is no such image; add it or remove the line")
+            text, label = text_field(record, columns.text), label_field(record, columns.label)
         except ValueError as error:
-            problems.append(Problem(f"{METADATA} line {number:06d}", str(error)))
-            continue
-        if entry.file_name in rows:
-            problems.append(
-                Problem(entry.file_name, f"{METADATA} lists it on lines {rows[entry.file_name]} and {number}")
-            )
-        elif entry.file_name not in known:
-            problems.append(Problem(entry.file_name, f"{METADATA} line {number} names it, but there is no such image"))
+            problems.append(Problem(METADATA, str(error), number))
         else:
-            entries.append(entry)
-        rows.setdefault(entry.file_name, number)
+            entries.append(Entry(name, partial(folder.read_image, name), text, label))
     problems += [
         Problem(name, f"has no row in {METADATA}; add one or remove it") for name in images if name not in rows
     ]
@@ -135,29 +140,32 @@ def _by_metadata(folder: _Folder, images: list[str], columns: Columns) -> Found:
 
 
 def _lines(folder: _Folder) -> list[tuple[int, str]]:
-    """The lines that are not blank, with their numbers from 1."""
+    """The lines that are not blank, with their numbers from 1.
+
+    Raises:
+        InputError: the table cannot be read at all.
+    """
     try:
         text = folder.read(METADATA, _MAX_METADATA_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{METADATA} is not UTF-8 text ({error}); save it as UTF-8") from error
+    except InputError as error:
+        raise InputError(f"{METADATA} {error}") from error
     return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
 
 
-def _row(folder: _Folder, line: str, columns: Columns) -> Entry:
-    """Raises ValueError with what is wrong in the line."""
+def _row(line: str, columns: Columns) -> tuple[str, dict[str, Any]]:
+    """The image that a line describes, and all it says; raises ValueError with what is wrong in it."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is not JSON ({error}); expected one object per line") from None
     name = record.get(columns.file_name) if isinstance(record, dict) else None
-    if not isinstance(name, str):
+    if not isinstance(record, dict) or not isinstance(name, str):
         raise ValueError(f"has no '{columns.file_name}'; expected an object with the name of an image")
     if reason := unsafe_name(name):
         raise ValueError(reason)
-    name = posixpath.normpath(name)
-    return Entry(
-        name, partial(folder.read_image, name), text_field(record, columns.text), label_field(record, columns.label)
-    )
+    return posixpath.normpath(name), record
 
 
 def _by_place(folder: _Folder, images: list[str], sidecars: list[str]) -> Found:

@@ -16,7 +16,7 @@ from intarsia.data.readers.entries import Entry, Found, Problem, ReadOptions
 from intarsia.data.readers.folder import find_in_folder
 from intarsia.data.readers.parquet import find_in_parquet
 from intarsia.data.readers.webdataset import find_in_tar
-from intarsia.data.source import Source, check_name
+from intarsia.data.source import Source, check_name, check_owner
 from intarsia.errors import IngestError, InputError
 
 _DEFAULT_OPTIONS = ReadOptions()
@@ -48,14 +48,17 @@ def read_source(
         MissingExtra: the reader of this format is not installed.
         SettingsError: `size`, `channels` or `resize` makes no sense.
     """
+    if not str(path).strip():
+        raise InputError("the place of the images is empty; expected a folder, a .parquet table or a .tar archive")
     check_name(name)
+    check_owner(name, owner)
     check_licence(licence)
     check_pixel_settings(size=size, channels=channels, resize=options.resize)
     found = _find(str(path), options)
     if not found.entries and not found.problems:
         raise InputError(f"{path} holds no images; expected at least one PNG, JPEG or WEBP image")
     decoded, problems = _decode_all(found.entries, size, channels, options)
-    problems = sorted(problems + found.problems)
+    problems = sorted(problems + found.problems, key=lambda problem: problem.place)
     if problems:
         raise IngestError(str(path), [str(problem) for problem in problems])
     decoded.sort(key=lambda pair: pair[0].id)

@@ -50,7 +50,8 @@ def find_in_parquet(fs: AbstractFileSystem, path: str, columns: Columns) -> Foun
                     entries.append(entry)
                 names.add(entry.file_name)
     except (arrow.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet ({error}); write it again") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} cannot be read as Parquet ({reason}); write it again") from error
     return Found(entries, problems)
 
 
