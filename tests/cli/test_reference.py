@@ -19,6 +19,7 @@ from intarsia.compartments import ADAPTERS, TrainSettings
 from intarsia.composition import ROUTINGS, SampleSettings, Threshold
 from intarsia.diffusion import SAMPLERS, SPACINGS
 from intarsia.vault import PARTS, WEIGHTS
+from intarsia.vault.composing import SOUP
 from intarsia.vault.package import KEPT
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +90,7 @@ def test_defaults_that_are_told_in_words():
         ("sample", "routing", ROUTINGS),
         ("sample", "sampler", SAMPLERS),
         ("sample", "spacing", SPACINGS),
-        ("sample", "weights", WEIGHTS),
+        ("sample", "weights", [*WEIGHTS, SOUP]),
         ("pretrain", "optimiser", OPTIMISERS),
     ],
 )

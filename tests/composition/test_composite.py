@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from intarsia.composition import (
+    ROUTINGS,
     Ancestral,
     CompositeDenoiser,
     Exact,
     Full,
+    Posterior,
     Prior,
     Random,
     SampleSettings,
@@ -59,7 +61,7 @@ def test_the_composition_is_the_model_of_the_mixture() -> None:
         torch.testing.assert_close(ours, whole(x_t, times), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("routing", [Full(), TopK(1), Threshold(), Ancestral(), Random()], ids=lambda r: r.name)
+@pytest.mark.parametrize("routing", [kind() for kind in ROUTINGS.values()], ids=lambda r: r.name)
 def test_one_member_alone_is_the_member(routing: Routing) -> None:
     alone = members()[:1]
     x_t, t = torch.randn(7, 2, dtype=torch.float64), torch.full((7,), 0.4, dtype=torch.float64)
@@ -126,7 +128,7 @@ def test_samples_have_the_prior_as_shares_and_naive_averaging_has_not_the_modes(
 
 
 def test_an_image_does_not_depend_on_its_batch() -> None:
-    for routing in (Full(), Threshold(), TopK(1), Ancestral(), Random()):
+    for routing in (kind() for kind in ROUTINGS.values()):
         model = composed(members((300, 100)), routing)
         twelve = draw(model, 12, batch=5, seed=7, steps=8)
         alone = sample(model, 1, SampleSettings(steps=8, seed=7, spacing="log_snr"), decode=lambda x: x, first=9).images
@@ -229,6 +231,27 @@ def test_a_member_is_drawn_once_in_a_step() -> None:
         drawn.append(list(sample(model, 64, SampleSettings(steps=5, sampler=sampler), decode=lambda x: x).weights))
     assert torch.equal(drawn[0][0], drawn[1][0]), "the draw of a step does not depend on the sampler"
     assert torch.equal(drawn[0][-1], drawn[1][-1])
+    posterior = composed(members(), Posterior()).run(range(64), calls_per_step=2)
+    for t in (0.9, 0.2):
+        posterior(torch.randn(64, 2), torch.full((64,), t))
+    assert torch.equal(*posterior.trace), "also where the weights have changed within the step"
+
+
+def test_a_member_drawn_by_its_weight_makes_exact_steps_of_the_mixture() -> None:
+    """Sources of one point each: drawn by weight, every step is exact, however few; averages end between the points."""
+    points = [
+        ExactMember(name, mixture(at, std=0.01), count) for name, at, count in (("a", -0.4, 300), ("b", 0.4, 100))
+    ]
+    settings = SampleSettings(steps=3, batch=2000)
+
+    def near(routing: Routing) -> Tensor:
+        result = sample(composed(points, routing), 2000, settings, decode=lambda x: x)
+        assert result.calls.double().mean() == (3 if routing.draws else 6)
+        x = result.images.double().mean(dim=1)
+        return torch.stack([((x - at).abs() < 0.05).double().mean() for at in (-0.4, 0.4)])
+
+    torch.testing.assert_close(near(Posterior()), torch.tensor([0.75, 0.25]).double(), atol=0.03, rtol=0)
+    assert near(Full()).sum() < 0.8
 
 
 def test_ddim_at_eta_1_is_ddpm() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor
 from intarsia.backbone import Backbone, UViT, UViTConfig
 from intarsia.compartments import Compartment
 from intarsia.compartments.adapters import DeepPrompts, FullCopy, Kind, Lora, Parallel
-from intarsia.composition import CompartmentMember
+from intarsia.composition import CompartmentMember, Member, Soup
 from intarsia.diffusion import Cosine, keyed_normal
-from intarsia.errors import CorruptError
+from intarsia.errors import CorruptError, IncompatibleError
 
 
 def tiny(*labels: str) -> Backbone:
@@ -23,14 +24,14 @@ def tiny(*labels: str) -> Backbone:
     return Backbone(network, Cosine(), labels=labels)
 
 
-def member(kind: Kind, classes: Mapping[str, int], count: int, backbone: Backbone) -> CompartmentMember:
+def member(kind: Kind, classes: Mapping[str, int], count: int, backbone: Backbone, seed: int = 0) -> CompartmentMember:
     shapes = kind.shapes(backbone.network, classes=len(classes))
-    params = {name: 0.3 * keyed_normal(shape, "member", name) for name, shape in shapes.items()}
+    params = {name: 0.3 * keyed_normal(shape, "member", seed, name) for name, shape in shapes.items()}
     compartment = Compartment("oak", ("oak",), kind, params, {}, {}, classes, count, "f" * 64, backbone.digests)
     return CompartmentMember(backbone, compartment, precision="float32")
 
 
-def estimate(one: CompartmentMember, label: str | None) -> Tensor:
+def estimate(one: Member, label: str | None) -> Tensor:
     return one.x0_hat(keyed_normal((2, 1, 4, 4), "x_t"), torch.tensor([0.2, 0.7]), [label] * 2)
 
 
@@ -77,3 +78,28 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
                 tiny().digests,
             ),
         )
+
+
+def test_a_soup_averages_what_the_adapters_do_to_the_weights() -> None:
+    """One LoRA thrice is itself; half of one and half of nothing is the LoRA at half its scale."""
+    backbone = tiny("a")
+    one = member(Lora(rank=2), {"a": 7}, 7, backbone)
+    same = Soup([one, one, one], torch.tensor([0.5, 0.3, 0.2]).double())
+    torch.testing.assert_close(estimate(same, "a"), estimate(one, "a"))
+    untouched = dict(backbone.network.named_parameters())
+    compartment = replace(one.compartment, name="elm", adapter=FullCopy(), params=untouched, classes={"b": 3}, count=3)
+    nothing = CompartmentMember(backbone, compartment, precision="float32")
+    mixed = Soup([one, nothing], torch.tensor([0.5, 0.5]).double())
+    halved = replace(one.compartment, adapter=Lora(rank=2, scale=0.5))
+    torch.testing.assert_close(
+        estimate(mixed, None), estimate(CompartmentMember(backbone, halved, precision="float32"), None)
+    )
+    assert (mixed.name, mixed.count, mixed.classes) == ("soup of oak, elm", 10, {"a": 7, "b": 3})
+    assert (mixed.conditions("a"), mixed.conditions("b")) == (True, False)
+
+
+def test_what_is_beside_the_weights_makes_no_soup() -> None:
+    backbone = tiny()
+    pair = [member(kind, {}, 3, backbone) for kind in (Lora(rank=2), DeepPrompts(tokens=2))]
+    with pytest.raises(IncompatibleError, match="'oak' has an adapter of kind 'prompts' beside them"):
+        Soup(pair, torch.tensor([0.5, 0.5]))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from intarsia.composition import ROUTINGS, Ancestral, Full, Random, Threshold, TopK, routing_from
+from intarsia.composition import ROUTINGS, Ancestral, Full, Posterior, Random, Threshold, TopK, routing_from
 from intarsia.composition.routing import Turn, drawn
 from intarsia.errors import SettingsError, UnknownName
 
@@ -26,9 +26,7 @@ def weights(draw: st.DrawFn) -> Tensor:
     return logits.double().softmax(dim=1)
 
 
-@given(
-    weights(), st.sampled_from(["full", "top_k:1", "top_k:2", "threshold:0.01", "threshold:0.3", "ancestral", "random"])
-)
+@given(weights(), st.sampled_from([*ROUTINGS, "top_k:2", "threshold:0.3"]))
 def test_rows_sum_to_one_and_stay_positive(w: Tensor, name: str) -> None:
     realised = routing_from(name)(w, w, turn(len(w)))
     assert realised.shape == w.shape
@@ -55,6 +53,14 @@ def test_draws_follow_the_prior_and_stay_with_their_image() -> None:
     assert not torch.equal(*(Random()(prior, prior, turn(4000, call)) for call in (0, 5)))
     alone = Random()(prior[:1], prior[:1], turn(1, call=5, first=17))
     assert torch.equal(alone[0], Random()(prior, prior, turn(4000, call=5))[17]), "a draw does not depend on the batch"
+
+
+def test_posterior_draws_follow_the_weights() -> None:
+    w = torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64).repeat(2000, 1)
+    prior = torch.full_like(w, 0.5)
+    shares = Posterior()(w, prior, turn(4000)).unflatten(0, (2000, 2)).mean(dim=0)
+    torch.testing.assert_close(shares, w[:2], atol=0.03, rtol=0)
+    assert not torch.equal(*(Posterior()(w, prior, turn(4000, call)) for call in (0, 5)))
 
 
 def test_drawn_takes_the_interval_of_the_number() -> None:

@@ -146,6 +146,22 @@ def test_router_parts_beside_the_gaussian(vault: Vault) -> None:
     assert vault.verify().ok
 
 
+def test_the_path_filter_is_had_by_name(pair: Vault) -> None:
+    composition = pair.compose(weights="ito", routing="full", precision="float32")
+    weights = composition.sample(2, steps=3).weights
+    assert composition.isolated
+    assert torch.equal(weights[0], torch.full((2, 2), 0.5))
+    assert not torch.equal(weights[1], weights[0])
+
+
+def test_a_soup_is_one_network_of_all(pair: Vault) -> None:
+    composition = pair.compose(weights="soup", precision="float32")
+    result = composition.sample(2, steps=3)
+    assert composition.names == ("soup of elm, oak",)
+    assert set(composition.licences) == {"elm", "oak"}
+    assert result.calls.tolist() == [3, 3]
+
+
 WRONG = {
     "unknown source": (lambda v: v.compose(["oka"]), UnknownName, "did you mean 'oak'"),
     "unknown source to forget": (lambda v: v.forget("fir"), UnknownName, "known: ash, elm, oak"),

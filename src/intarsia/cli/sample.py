@@ -85,12 +85,12 @@ class Mixing:
         typer.Option(
             help="gaussian, reference or prototype, which need the router part of that name; prior or uniform; "
             "ito, which follows the path of ddpm and needs --routing full; joint, the paper's classifier, fitted on "
-            "the spot and not isolated.",
+            "the spot and not isolated; soup, one network of averaged weights, as a baseline.",
             rich_help_panel=_MIX,
         ),
     ] = "gaussian"
     routing: Annotated[
-        str, typer.Option(help="full, top_k:2, threshold:0.01, ancestral or random.", rich_help_panel=_MIX)
+        str, typer.Option(help="full, top_k:2, threshold:0.01, ancestral, random or posterior.", rich_help_panel=_MIX)
     ] = "threshold"
     prior: Annotated[
         list[str] | None,

@@ -4,8 +4,19 @@ from intarsia.composition.composite import CompositeDenoiser, CompositeRun, defa
 from intarsia.composition.learned_weights import Joint, Prototype, Reference
 from intarsia.composition.member import CompartmentMember, Member
 from intarsia.composition.path_weights import Ito
-from intarsia.composition.routing import ROUTINGS, Ancestral, Full, Random, Routing, Threshold, TopK, routing_from
+from intarsia.composition.routing import (
+    ROUTINGS,
+    Ancestral,
+    Full,
+    Posterior,
+    Random,
+    Routing,
+    Threshold,
+    TopK,
+    routing_from,
+)
 from intarsia.composition.sampling import Result, SampleSettings, sample
+from intarsia.composition.soup import Soup
 from intarsia.composition.weights import Evidence, Exact, Gaussian, Moved, Prior, Uniform, Weights
 
 __all__ = [
@@ -22,6 +33,7 @@ __all__ = [
     "Joint",
     "Member",
     "Moved",
+    "Posterior",
     "Prior",
     "Prototype",
     "Random",
@@ -29,6 +41,7 @@ __all__ = [
     "Result",
     "Routing",
     "SampleSettings",
+    "Soup",
     "Threshold",
     "TopK",
     "Uniform",

@@ -185,7 +185,9 @@ class CompositeRun:
         self._branches[0].evidence.moved(Moved(x_s, means, transition.std, transition.s, took_part))
 
     def _realised(self, x_t: Tensor, t: Tensor, turn: Turn) -> list[Tensor]:
-        """Weights (B, n) of each branch; where a member is drawn by lot, one draw serves all branches."""
+        """Weights (B, n) of each branch; a member drawn by lot serves all branches, and all calls of a step."""
+        if self.model.routing.draws and len(self.trace) % self.calls_per_step:
+            return self.trace[-1:] * len(self._branches)
         drawing = self._branches[:1] if self.model.routing.draws else self._branches
         self.router_passes += len(drawing) * self.model.weights.passes * self.model.weighs
         realised = [branch.weights(x_t, t, turn) for branch in drawing]

@@ -67,14 +67,11 @@ class CompartmentMember:
         found = {name: tuple(p.shape) for name, p in compartment.params.items()}
         if found != adapter.shapes(network, classes=len(self._names)):
             raise CorruptError(f"compartment '{self.name}': its tensors do not fit the backbone; train it again")
-        self._changed: dict[str, Tensor] | None = None
         self._pieces = None
         with torch.no_grad():
-            if isinstance(adapter, Lora):
-                self._changed = {k: p.to(dtype) for k, p in adapter.merged(network, compartment.params).items()}
-            elif isinstance(adapter, FullCopy):
-                self._changed = {k: p.to(dtype) for k, p in compartment.params.items()}
-            else:
+            changed = self.changed_weights()
+            self._changed = None if changed is None else {k: p.to(dtype) for k, p in changed.items()}
+            if changed is None:
                 working = {k: p.to(dtype) for k, p in compartment.params.items()}
                 self._pieces = adapter.pieces(backbone.network_in(self.precision), working)
 
@@ -89,6 +86,14 @@ class CompartmentMember:
     @property
     def classes(self) -> Mapping[str, int]:
         return self.compartment.classes
+
+    @torch.no_grad()
+    def changed_weights(self) -> dict[str, Tensor] | None:
+        """The weights that stand in the place of the backbone's, float32 by name; None if the adapter only adds."""
+        adapter, params = self.compartment.adapter, self.compartment.params
+        if isinstance(adapter, Lora):
+            return adapter.merged(self.backbone.network, params)
+        return dict(params) if isinstance(adapter, FullCopy) else None
 
     def conditions(self, label: str) -> bool:
         """By the backbone's label table, by prompts of its own, or because all its images have the label."""

@@ -137,6 +137,21 @@ class Random:
         return drawn(prior, turn.uniform("random"))
 
 
+@dataclass(frozen=True)
+class Posterior:
+    """One member per image and step, drawn by its weight: with `ddpm` and true weights an exact step of the mixture.
+
+    A step of `ddpm` then draws from sum_i w_i N(mu_i, std^2), where averaging draws from N(sum_i w_i mu_i, std^2).
+    """
+
+    name: ClassVar[str] = "posterior"
+    draws: ClassVar[bool] = True
+    needs_weights: ClassVar[bool] = True
+
+    def __call__(self, weights: Tensor, prior: Tensor, turn: Turn) -> Tensor:
+        return drawn(weights, turn.uniform("posterior"))
+
+
 def drawn(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """One-hot rows: the member in whose interval of the cumulated probabilities (B, n) the number (B,) falls."""
     cumulated = probabilities.double().cumsum(dim=1)
@@ -144,8 +159,10 @@ def drawn(probabilities: Tensor, uniform: Tensor) -> Tensor:
     return F.one_hot(place.clamp(max=probabilities.shape[1] - 1), probabilities.shape[1]).to(probabilities.dtype)
 
 
-AnyRouting = Full | TopK | Threshold | Ancestral | Random
-ROUTINGS: dict[str, type[AnyRouting]] = {kind.name: kind for kind in (Full, TopK, Threshold, Ancestral, Random)}
+AnyRouting = Full | TopK | Threshold | Ancestral | Random | Posterior
+ROUTINGS: dict[str, type[AnyRouting]] = {
+    kind.name: kind for kind in (Full, TopK, Threshold, Ancestral, Random, Posterior)
+}
 
 
 def routing_from(text: str) -> AnyRouting:

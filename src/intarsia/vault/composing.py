@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ from intarsia.composition import (
     Result,
     Routing,
     SampleSettings,
+    Soup,
     Uniform,
     Weights,
     default_prior,
@@ -116,6 +118,9 @@ WEIGHTS: Mapping[str, Callable[[Parts], Weights]] = MappingProxyType(
 )
 """The weights that a vault can make, by name."""
 
+SOUP = "soup"
+"""Taken where a name of `WEIGHTS` is: the sources' networks are averaged into one, and nothing is left to weigh."""
+
 
 @dataclass(frozen=True)
 class Composition:
@@ -186,7 +191,7 @@ def compose(
 
     Args:
         source: reads a source by name; needed for `joint` weights only, and called for members only.
-        weights: a name of `WEIGHTS`, or weights made for these members in this order.
+        weights: a name of `WEIGHTS`, `soup`, or weights made for these members in this order.
         routing: as `routing_from` reads it, or a routing.
         prior: one positive number per member, scaled to sum to 1; None takes the members' sizes.
 
@@ -197,13 +202,22 @@ def compose(
     """
     members = [CompartmentMember(backbone, each, precision=precision) for each in compartments]
     shares = default_prior(members) if prior is None else given_prior(prior, [member.name for member in members])
+    chosen = routing_from(routing) if isinstance(routing, str) else routing
+    join = partial(
+        CompositeDenoiser,
+        routing=chosen,
+        schedule=backbone.schedule,
+        latent_shape=backbone.latent_shape,
+        vocabulary=frozenset(backbone.labels),
+    )
+    if weights == SOUP:
+        soup = Soup(members, shares)
+        return join([soup], torch.ones(1, dtype=torch.float64), Prior(shares_of([soup])))
     if isinstance(weights, str):
         if weights not in WEIGHTS:
-            raise UnknownName("weights", weights, WEIGHTS)
+            raise UnknownName("weights", weights, [*WEIGHTS, SOUP])
         weights = WEIGHTS[weights](Parts(members, backbone, core, shares, source))
-    chosen = routing_from(routing) if isinstance(routing, str) else routing
-    vocabulary = frozenset(backbone.labels)
-    return CompositeDenoiser(members, shares, weights, chosen, backbone.schedule, backbone.latent_shape, vocabulary)
+    return join(members, shares, weights)
 
 
 def given_prior(prior: Mapping[str, float], names: Sequence[str]) -> Tensor:
