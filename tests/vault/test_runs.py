@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,8 +117,6 @@ def test_another_number_of_threads_is_refused_under_way_and_forgiven_when_done(v
 
 
 def test_samples_that_changed_meanwhile_are_refused(vault: Vault, tmp_path: object) -> None:
-    import shutil
-
     grown(vault, "oak", train=False)
     interrupted(vault, 1)
     kept = vault.root.parent / "training"
@@ -184,6 +183,8 @@ def test_all_runs_begin_or_none(vault: Vault) -> None:
     grown(vault, "oak", "elm", train=False)
     interrupted(vault, 1)
     before = all_bytes(vault.root)
+    with pytest.raises(SettingsError, match="save_every is 0"):
+        vault.training("elm", quick(), save_every=0)
     for names, words in ((["elm", "oak"], "an unfinished training of 'oak'"), (["elm", "elm"], "named twice")):
         with pytest.raises(SettingsError, match=words):
             vault.training(names, quick(seed=1), routers=[ROUTER])
@@ -213,6 +214,18 @@ def test_a_run_does_not_outlive_the_samples_it_was_begun_with(vault: Vault) -> N
         next(run)
     assert len(list(again)) == 4
     assert vault.compartment("oak").manifest_root == vault.source("oak").manifest.root
+
+
+def test_a_run_whose_record_is_right_and_whose_samples_are_not(vault: Vault, tmp_path: Path) -> None:
+    grown(vault, "oak", train=False)
+    run = vault.training("oak", quick(), routers=[ROUTER])
+    shutil.move(vault.root / "training/oak", tmp_path / "kept")
+    vault.forget("oak")
+    vault.add_source("ash", toy_source("ash", 4))  # the name is not free while its training lies there
+    (vault.root / "sources/ash").rename(vault.root / "sources/oak")
+    shutil.move(tmp_path / "kept", vault.root / "training/oak")
+    with pytest.raises(VaultError, match="begin again"):
+        next(run)
 
 
 def test_a_source_that_lost_its_folder_stops_the_run(vault: Vault) -> None:

@@ -79,6 +79,10 @@ CASES: dict[str, tuple[Callable[[Vault], object], str]] = {
     "a damaged picture": (lambda v: spoil(image_of(v, "oak")), "sources/oak"),
     "a truncated picture": (lambda v: image_of(v, "oak").write_bytes(image_of(v, "oak").read_bytes()[:50]), "damaged"),
     "a missing picture": (lambda v: image_of(v, "oak").unlink(), "missing"),
+    "a picture that cannot be read": (
+        lambda v: (place := image_of(v, "oak")) and (place.unlink(), place.mkdir()),
+        "cannot be read",
+    ),
     "another picture": (lambda v: image_of(v, "oak").write_bytes(encode_png(pictures("other", 1)[0])), "not those of"),
     "a picture too many": (
         lambda v: shutil.copy(image_of(v, "oak"), image_of(v, "oak").with_name("x.png")),

@@ -15,11 +15,13 @@ import numpy as np
 from intarsia.data import Manifest, Sample, Source, decode, encode_png, sample_id
 from intarsia.data.images import Pixels
 from intarsia.errors import CorruptError, IncompatibleError, IntarsiaError
+from intarsia.files import read_bytes
 from intarsia.vault.records import SourceInfo, read_record, write_record
 
 SOURCE_FILE = "source.json"
 MANIFEST_FILE = "manifest.json"
 IMAGES = "images"
+_MISSING = "restore it from a backup, or forget the source and add it again"
 
 
 def check_shape(source: Source, image_shape: Sequence[int]) -> None:
@@ -94,14 +96,12 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises:
         CorruptError: missing, damaged, or not those that the record states.
+        VaultError: they cannot be read.
     """
     path = folder / MANIFEST_FILE
+    data = read_bytes(path, missing=_MISSING)
     try:
-        manifest = Manifest.from_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise CorruptError(
-            f"{path}: missing; restore it from a backup, or forget the source and add it again"
-        ) from error
+        manifest = Manifest.from_json(data)
     except CorruptError as error:
         raise CorruptError(f"{path}: {error}") from error
     stated = source_info(folder).manifest_root
@@ -133,7 +133,7 @@ def source_problems(folder: Path) -> list[str]:
     for sample in manifest:
         try:
             _read_image(folder, sample, shape)
-        except CorruptError as error:
+        except IntarsiaError as error:
             problems.append(str(error))
     expected = {image_file(folder, sample).name for sample in manifest}
     found = {path.name for path in (folder / IMAGES).iterdir()} if (folder / IMAGES).is_dir() else set()
@@ -152,14 +152,12 @@ def _read_image(folder: Path, sample: Sample, shape: tuple[int, int, int]) -> Pi
 
     Raises:
         CorruptError: missing, damaged, or not those of the sample.
+        VaultError: they cannot be read.
     """
     path = image_file(folder, sample)
+    data = read_bytes(path, missing=_MISSING)
     try:
-        image = decode(path.read_bytes(), size=shape[0], channels=shape[2])
-    except FileNotFoundError as error:
-        raise CorruptError(
-            f"{path}: missing; restore it from a backup, or forget the source and add it again"
-        ) from error
+        image = decode(data, size=shape[0], channels=shape[2])
     except IntarsiaError as error:
         raise CorruptError(f"{path}: {error}; restore it from a backup") from error
     if sample_id(image) != sample.id:

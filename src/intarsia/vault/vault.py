@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from intarsia.backbone import Backbone
+from intarsia.checks import check_whole
 from intarsia.compartments import TrainSettings, TrainStep
 from intarsia.data import Columns, ReadOptions, Source, check_name
 from intarsia.data.images import Resize
@@ -127,6 +128,7 @@ class Vault(VaultReader):
             IncompatibleError: the samples have changed since.
             VaultError: another process trains it, or the disk is full.
         """
+        check_whole("save_every", save_every)
         self._store.settle()
         recipe = Recipe(settings or TrainSettings(), chosen_parts(routers))
         check_parts(recipe.routers, self.core)
