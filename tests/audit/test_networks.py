@@ -6,6 +6,7 @@ same parameters and pictures; both networks gave the same numbers to 1e-6 when t
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -16,18 +17,29 @@ import torch
 from torch import Tensor, nn
 
 from intarsia.audit import (
+    METRICS,
+    DigitNetwork,
+    DigitSettings,
     Features,
     Resampling,
     efficientnet,
+    fit_digit_network,
     inception,
     load_efficientnet_lite0,
     load_inception,
+    load_network,
+    make_rejects,
     measure_features,
+    network_channels,
+    networks,
+    standard_digit_network,
+    unseen_digits,
 )
 from intarsia.audit.inception import FID_WEIGHTS, InceptionModule, _stretched
-from intarsia.data import encode_png, to_float
+from intarsia.data import encode_png, sample_id, to_float, to_uint8
+from intarsia.data.collections import digits
 from intarsia.diffusion import keyed_generator, keyed_normal
-from intarsia.errors import CorruptError, IncompatibleError, InputError, MissingExtra
+from intarsia.errors import CorruptError, IncompatibleError, InputError, MissingExtra, SettingsError, UnknownName
 from intarsia.files import save_tensors
 
 from .plain import features
@@ -160,3 +172,44 @@ def test_a_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(efficientnet, "_PACKAGE", "no_such_wheel")
     with pytest.raises(MissingExtra, match=r"intarsia\[experiments\]"):
         load_efficientnet_lite0()
+
+
+def test_networks_by_name(inception_file: tuple[Path, str]):
+    assert (network_channels("efflite0"), network_channels("digitnet")) == (3, 1)
+    with pytest.raises(CorruptError):
+        load_network("inception", weights=inception_file[0])
+    with pytest.raises(SettingsError, match="needs the file"):
+        load_network("inception")
+    with pytest.raises(SettingsError, match="takes no file"):
+        load_network("efflite0", weights=inception_file[0])
+    with pytest.raises(UnknownName, match="did you mean 'efflite0'"):
+        load_network("efflite")
+
+
+def test_the_standard_digit_network_sees_a_quarter_of_the_digits(monkeypatch: pytest.MonkeyPatch):
+    for module in ("sklearn", "matplotlib"):
+        pytest.importorskip(module)
+    quick = DigitSettings(steps=1)
+    monkeypatch.setattr(
+        networks, "fit_digit_network", lambda seen, rejects: (seen, fit_digit_network(seen, rejects, quick))
+    )
+    monkeypatch.setattr(networks, "_LETTERS", 50)
+    monkeypatch.setattr(networks, "_REJECTS", 100)
+    seen, network = standard_digit_network()
+    assert isinstance(network, DigitNetwork)
+    assert 400 < len(seen) < 500
+    every = np.concatenate([source.images for source in digits()])
+    left = unseen_digits(every)
+    assert len(left) == len(every) - len(seen)
+    assert not {sample_id(image) for image in left} & {sample_id(image) for image in to_uint8(seen.images)}
+    torch.testing.assert_close(network.features(left[:4]), network.features(to_float(left[:4])))
+    assert network.digest != fit_digit_network(seen, make_rejects(seen, seen.images[:0], count=9, seed=2), quick).digest
+
+
+def test_the_page_about_metrics_does_not_lie(capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip(PACKAGE)
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    exec(code, {"fake": pictures(12), "real": to_float(pictures(13, channels=1))})
+    assert "FD-EffLite0" in capsys.readouterr().out
+    assert all(f"| `{name}` |" in page for name in (*METRICS, *networks._NETWORKS))

@@ -10,9 +10,10 @@ from intarsia.audit.frechet import frechet_distance
 from intarsia.audit.halves import Estimate, Resampling
 from intarsia.audit.inception import Inception, load_inception
 from intarsia.audit.kernel import kernel_distance
-from intarsia.audit.measure import FEWEST_IMAGES, METRICS, Report, Score, measure, measure_features
+from intarsia.audit.measure import FEWEST_IMAGES, METRICS, Report, Score, check_count, measure, measure_features
 from intarsia.audit.nearest import CopyReport, CopySettings, Neighbours, copy_report, copy_threshold, nearest
 from intarsia.audit.neighbourhoods import density_coverage, precision_recall
+from intarsia.audit.networks import load_network, network_channels, standard_digit_network, unseen_digits
 from intarsia.audit.owner_classifier import OwnerClassifier, OwnerSettings, fit_owner_classifier, style_statistics
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Report",
     "Resampling",
     "Score",
+    "check_count",
     "copy_report",
     "copy_threshold",
     "density_coverage",
@@ -48,11 +50,15 @@ __all__ = [
     "kernel_distance",
     "load_efficientnet_lite0",
     "load_inception",
+    "load_network",
     "make_rejects",
     "measure",
     "measure_features",
     "nearest",
+    "network_channels",
     "precision_recall",
     "split_digits",
+    "standard_digit_network",
     "style_statistics",
+    "unseen_digits",
 ]

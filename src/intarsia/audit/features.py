@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from intarsia.data import to_float, to_uint8
@@ -13,6 +15,10 @@ from intarsia.data.images import Pixels
 from intarsia.errors import IncompatibleError, InputError, SettingsError
 
 _FEWEST = 2  # rows; a covariance and an unbiased kernel mean need a second one
+_AT_ONCE = 512  # images between two reports of progress
+
+OnProgress = Callable[[int, int], None]
+"""Told how many are done, out of how many."""
 
 Images = Tensor | Pixels
 """uint8 (N, H, W, C), as stored, or float (N, C, H, W) in [-1, 1], as drawn; C = 1 or 3."""
@@ -69,13 +75,19 @@ class Features:
         object.__setattr__(self, "rows", check_rows(self.rows))
 
     @classmethod
-    def of(cls, images: Images, network: FeatureNetwork) -> Features:
-        """What `network` sees in `images`.
+    def of(cls, images: Images, network: FeatureNetwork, *, on_progress: OnProgress | None = None) -> Features:
+        """What `network` sees in `images`; `on_progress` is told how many of them it has seen.
 
         Raises:
             InputError: images that the network does not read, or fewer than two.
         """
-        return cls(network.features(images), network.name, network.digest, network.image_size)
+        rows = []
+        for start in range(0, len(images), _AT_ONCE):
+            rows.append(network.features(images[start : start + _AT_ONCE]))
+            if on_progress:
+                on_progress(min(start + _AT_ONCE, len(images)), len(images))
+        found = torch.cat(rows) if rows else torch.empty(0, 0)
+        return cls(found, network.name, network.digest, network.image_size)
 
     def __len__(self) -> int:
         return len(self.rows)

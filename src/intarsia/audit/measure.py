@@ -13,7 +13,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from intarsia.audit.features import FeatureNetwork, Features, Images
+from intarsia.audit.features import FeatureNetwork, Features, Images, OnProgress
 from intarsia.audit.frechet import frechet_trials
 from intarsia.audit.halves import Estimate, Halves, Resampling, Trials, floor_range, interval
 from intarsia.audit.inception import FID_WEIGHTS
@@ -128,15 +128,23 @@ def measure(
     metrics: Sequence[str] = tuple(METRICS),
     settings: Resampling | None = None,
     small: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> Report:
     """Compare generated images with real ones; arguments as for `measure_features`.
+
+    `on_progress` is told how many images the network has seen, of both sides.
 
     Raises:
         InputError: images that the network does not read, and as `measure_features`.
         SettingsError, UnknownName: as `measure_features`.
     """
-    _check_count(min(len(fake), len(real)), small)
-    found = Features.of(fake, network), Features.of(real, network)
+    check_count(min(len(fake), len(real)), small=small)
+    total = len(fake) + len(real)
+    tell = on_progress or (lambda done, total: None)
+    found = (
+        Features.of(fake, network, on_progress=lambda done, _: tell(done, total)),
+        Features.of(real, network, on_progress=lambda done, _: tell(len(fake) + done, total)),
+    )
     return measure_features(*found, metrics=metrics, settings=settings, small=small)
 
 
@@ -169,7 +177,7 @@ def measure_features(
     _check_metrics(metrics)
     fake.check_comparable(real)
     count = min(len(fake), len(real))
-    _check_count(count, small)
+    check_count(count, small=small)
     rows, reference = (
         _thinned(side.rows, count, settings.seed, name) for side, name in ((fake, "fake"), (real, "real"))
     )
@@ -207,7 +215,16 @@ def _check_metrics(metrics: Sequence[str]) -> None:
             raise UnknownName("metric", name, METRICS)
 
 
-def _check_count(count: int, small: bool) -> None:
+def check_count(count: int, *, small: bool) -> None:
+    """Refuse a comparison of too few images.
+
+    Args:
+        count: of the smaller side.
+        small: fewer than 1,500 are wanted.
+
+    Raises:
+        InputError: fewer than 1,500 and not `small`, or fewer than twelve.
+    """
     if count < _FEWEST_OF_ALL:
         raise InputError(f"{count} images on the smaller side; at least {_FEWEST_OF_ALL} are needed to say anything")
     if count < FEWEST_IMAGES and not small:

