@@ -121,6 +121,14 @@ class Drawing:
     batch_invariant: Annotated[
         bool, typer.Option("--batch-invariant", help="Draw each image by itself, so that its bytes depend on no other.")
     ] = False
+    analytic_start: Annotated[
+        float | None,
+        typer.Option(
+            help="Let closed forms take the noisy steps, as far as they change an image by at most so many nats: "
+            "fewer network calls.",
+            show_default=False,
+        ),
+    ] = None
 
 
 def sample(

@@ -1,5 +1,6 @@
 """Composition: weights, routing and the composed denoiser, and sampling from it."""
 
+from intarsia.composition.analytic import Switch, find_switch
 from intarsia.composition.composite import CompositeDenoiser, CompositeRun, default_prior
 from intarsia.composition.learned_weights import Joint, Prototype, Reference
 from intarsia.composition.member import CompartmentMember, Member
@@ -42,11 +43,13 @@ __all__ = [
     "Routing",
     "SampleSettings",
     "Soup",
+    "Switch",
     "Threshold",
     "TopK",
     "Uniform",
     "Weights",
     "default_prior",
+    "find_switch",
     "routing_from",
     "sample",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +22,14 @@ from intarsia.errors import SettingsError, UnknownName
 from intarsia.routers import label_log_shares
 
 
+class ClosedForm(Protocol):
+    """Estimates that need no network, such as those of `GaussianBank`."""
+
+    def x0_hat(self, x_t: Tensor, alpha: Tensor, sigma: Tensor, labels: Labels | None = None) -> Tensor:
+        """E[x0 | x_t] under every member: x_t (B, ...), alpha and sigma (B,) -> (B, n, ...)."""
+        ...
+
+
 @dataclass(frozen=True)
 class CompositeDenoiser:
     """Members, prior, weights and routing. Immutable; `run` gives the denoiser for one batch.
@@ -28,7 +37,8 @@ class CompositeDenoiser:
     `vocabulary` holds the labels that the shared backbone learned from the core. A label of it that no member ever had
     says nothing about the sources, so weights leave it out; the members' networks see it all the same.
 
-    `prior` (n,) sums to 1; `default_prior` makes it proportional to the members' sizes.
+    `prior` (n,) sums to 1; `default_prior` makes it proportional to the members' sizes. `closed_form`
+    answers for the members, in their order, in an analytic start.
 
     Raises:
         SettingsError: no members, two of one name, a prior that is none, or a routing that the weights cannot use.
@@ -41,6 +51,7 @@ class CompositeDenoiser:
     schedule: Schedule
     latent_shape: tuple[int, ...]
     vocabulary: frozenset[str] = frozenset()
+    closed_form: ClosedForm | None = None
 
     def __post_init__(self) -> None:
         names = [member.name for member in self.members]
@@ -77,6 +88,7 @@ class CompositeDenoiser:
         labels: Labels | None = None,
         guidance_scale: float = 1.0,
         calls_per_step: int = 1,
+        networks_below: float = 1.0,
     ) -> CompositeRun:
         """A denoiser for the images of these indices.
 
@@ -85,6 +97,7 @@ class CompositeDenoiser:
             labels: the label of each image, None for none.
             guidance_scale: 1 means no extra guidance; both branches are composed with their own weights, then guided.
             calls_per_step: how often the sampler calls the denoiser in a step; a routing draws once per step.
+            networks_below: time above which the closed form answers (`find_switch`); at 1 the networks always do.
 
         Raises:
             SettingsError: labels of another length, guidance without labels or where the weights forbid it, or a label
@@ -104,7 +117,9 @@ class CompositeDenoiser:
         for label in dict.fromkeys(wanted):
             if label is not None:
                 self._check_label(label)
-        return CompositeRun(self, tuple(indices), seed, tuple(wanted), guidance_scale, calls_per_step)
+        return CompositeRun(
+            self, tuple(indices), seed, tuple(wanted), guidance_scale, calls_per_step, networks_below=networks_below
+        )
 
     def _check_label(self, label: str) -> None:
         """Refuse a label that nobody knows, and one that a member with a share in it would ignore."""
@@ -147,6 +162,7 @@ class CompositeRun:
     labels: tuple[str | None, ...]
     guidance_scale: float
     calls_per_step: int = 1
+    networks_below: float = 1.0
     times: list[float] = field(default_factory=list)
     trace: list[Tensor] = field(default_factory=list)
 
@@ -166,9 +182,18 @@ class CompositeRun:
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         """x_t (B, *latent_shape), t (B,) -> x0_hat (B, *latent_shape)."""
-        turn = Turn(self.seed, self.indices, len(self.trace) // self.calls_per_step)
-        realised = self._realised(x_t, t, turn)
-        mixed = self._mix(x_t, t, realised)
+        realised = self._realised(x_t, t)
+        return self._step(x_t, t, realised, closed=t[0].item() > self.networks_below)
+
+    @torch.no_grad()
+    def both(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """What the closed form and the networks say, with one set of weights; a step like any other."""
+        realised = self._realised(x_t, t)
+        closed = guided(self._mix_closed(x_t, t, realised), self.guidance_scale)
+        return closed, self._step(x_t, t, realised, closed=False)
+
+    def _step(self, x_t: Tensor, t: Tensor, realised: list[Tensor], *, closed: bool) -> Tensor:
+        mixed = (self._mix_closed if closed else self._mix)(x_t, t, realised)
         for branch, x0_hat in zip(self._branches, mixed, strict=True):
             branch.evidence.show(x0_hat)
         self.times.append(t[0].item())
@@ -184,10 +209,11 @@ class CompositeRun:
         means = transition.mean(x_t[:, None], estimates)
         self._branches[0].evidence.moved(Moved(x_s, means, transition.std, transition.s, took_part))
 
-    def _realised(self, x_t: Tensor, t: Tensor, turn: Turn) -> list[Tensor]:
+    def _realised(self, x_t: Tensor, t: Tensor) -> list[Tensor]:
         """Weights (B, n) of each branch; a member drawn by lot serves all branches, and all calls of a step."""
         if self.model.routing.draws and len(self.trace) % self.calls_per_step:
             return self.trace[-1:] * len(self._branches)
+        turn = Turn(self.seed, self.indices, len(self.trace) // self.calls_per_step)
         drawing = self._branches[:1] if self.model.routing.draws else self._branches
         self.router_passes += len(drawing) * self.model.weights.passes * self.model.weighs
         realised = [branch.weights(x_t, t, turn) for branch in drawing]
@@ -212,23 +238,36 @@ class CompositeRun:
         self._last = (x_t, estimates, weights > 0) if self._follows else None
         return list(out.split(rows_of))
 
+    # science.md section 3, analytic start: sum_i w_i E_i[x0 | x_t] under each source's own Gaussian mixture
+    def _mix_closed(self, x_t: Tensor, t: Tensor, realised: list[Tensor]) -> list[Tensor]:
+        closed_form, schedule = self.model.closed_form, self.model.schedule
+        assert closed_form is not None
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        estimates = [closed_form.x0_hat(x_t, alpha, sigma, branch.telling) for branch in self._branches]
+        if self._follows:
+            self._last = (x_t, estimates[0], torch.ones_like(realised[0], dtype=torch.bool))
+        return [
+            (expand(w.flatten(), each.flatten(0, 1)) * each.flatten(0, 1)).unflatten(0, w.shape).sum(dim=1)
+            for w, each in zip(realised, estimates, strict=True)
+        ]
+
 
 class _Branch:
     """The conditional or the null half of a guided run, with weights of its own."""
 
     def __init__(self, model: CompositeDenoiser, labels: Labels):
         self.model, self.labels = model, labels
-        self._telling = [label if label in model.labels else None for label in labels]
+        self.telling = [label if label in model.labels else None for label in labels]
         self.evidence = model.weights.start()
         self._log_prior = model.prior.double().log()
         # Without the image: lambda_i p(y | i), which is what routings that look at no weights draw from.
-        self._blind = (self._log_prior + label_log_shares(shares_of(model.members), self._telling)).softmax(dim=1)
+        self._blind = (self._log_prior + label_log_shares(shares_of(model.members), self.telling)).softmax(dim=1)
 
     def weights(self, x_t: Tensor, t: Tensor, turn: Turn) -> Tensor:
         """Realised weights (B, n) in the dtype of x_t."""
         weights = self._blind
         if self.model.weighs:
-            weights = (self._log_prior + self.evidence(x_t, t, self._telling)).softmax(dim=1)
+            weights = (self._log_prior + self.evidence(x_t, t, self.telling)).softmax(dim=1)
         return self.model.routing(weights, self._blind, turn).to(x_t.dtype)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from intarsia.checks import check_number, check_seed, check_whole
+from intarsia.composition.analytic import Switch, find_switch
 from intarsia.composition.composite import CompositeDenoiser, CompositeRun
 from intarsia.composition.member import Labels
 from intarsia.data import encode_png, to_uint8
@@ -27,7 +28,8 @@ class SampleSettings:
     """How images are drawn.
 
     `eta` is the share of fresh noise of `ddim`, from 0 (none) to 1 (that of `ddpm`); other samplers take none.
-    `batch_invariant` draws each by itself, so that its bytes do not depend on its neighbours.
+    `batch_invariant` draws each by itself, so that its bytes do not depend on its neighbours. `analytic_start`, in nats
+    per image, lets closed forms take the noisy steps as far as that divergence allows (`find_switch`); None does not.
     """
 
     seed: int = 0
@@ -38,6 +40,7 @@ class SampleSettings:
     guidance_scale: float = 1.0
     batch: int = 64
     batch_invariant: bool = False
+    analytic_start: float | None = None
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -49,6 +52,8 @@ class SampleSettings:
             check_whole(name, getattr(self, name))
         check_number("guidance_scale", self.guidance_scale)
         check_number("eta", self.eta, least=0, most=1)
+        if self.analytic_start is not None:
+            check_number("analytic_start", self.analytic_start, above=0)
         SAMPLERS[self.sampler].check_eta(self.eta)
 
 
@@ -58,7 +63,8 @@ class Result:
 
     `images` (N, C, H, W) in [-1, 1]; `latents` (N, *latent_shape); `weights` (steps, N, n), the realised weights of the
     conditional branch at `times` (steps,); `calls` (N,), network calls per image; `router_passes`, backbone passes per
-    image that the weights cost besides; `names` and `prior` (n,) in the order of the sources.
+    image that the weights cost besides; `names` and `prior` (n,) in the order of the sources; `switch`, where the
+    networks took over if a closed form began.
     """
 
     images: Tensor
@@ -71,6 +77,7 @@ class Result:
     prior: Tensor
     labels: tuple[str | None, ...]
     settings: SampleSettings
+    switch: Switch | None = None
 
     @property
     def shares(self) -> Tensor:
@@ -85,6 +92,7 @@ class Result:
             "sources": {name: {"prior": prior, "share": share} for name, prior, share in sources},
             "calls_per_image": self.calls.double().mean().item(),
             "router_passes_per_image": self.router_passes,
+            "analytic_start": self.switch and asdict(self.switch),
         }
 
     def save(self, folder: Path) -> list[Path]:
@@ -108,7 +116,8 @@ def sample(
 ) -> Result:
     """Draw `count` images, numbered from `first`.
 
-    Image k depends on (seed, k) alone: up to rounding, or exactly if asked to (`batch_invariant`).
+    Image k depends on (seed, k) alone: up to rounding, or exactly if asked to (`batch_invariant`). With an analytic
+    start it depends on the switch too, which is found anew for each call, from the labels that are asked for.
 
     Args:
         decode: latents (B, *latent_shape) to images (B, C, H, W).
@@ -122,6 +131,7 @@ def sample(
         raise SettingsError(f"{count} images were asked for; ask for at least one")
     if labels is not None and len(labels) != count:
         raise SettingsError(f"{len(labels)} labels for {count} images; give one each")
+    switch = _switch(model, settings, labels)
     size = 1 if settings.batch_invariant else settings.batch
     batches = [range(k, min(k + size, count)) for k in range(0, count, size)]
     parts: list[tuple[Tensor, Tensor, CompositeRun]] = []
@@ -132,7 +142,7 @@ def sample(
             if on_progress is not None:
                 on_progress(done + step + 1, len(batches) * settings.steps)
 
-        latents, run = _draw(model, [first + k for k in batch], settings, some, on_step)
+        latents, run = _draw(model, [first + k for k in batch], settings, some, switch, on_step)
         parts.append((latents, decode(latents), run))
     weights = torch.cat([_per_step(run) for _, _, run in parts], dim=1)
     return Result(
@@ -146,6 +156,20 @@ def sample(
         prior=model.prior,
         labels=tuple(labels) if labels is not None else (None,) * count,
         settings=settings,
+        switch=switch,
+    )
+
+
+def _switch(model: CompositeDenoiser, settings: SampleSettings, labels: Labels | None) -> Switch | None:
+    if settings.analytic_start is None:
+        return None
+    return find_switch(
+        model,
+        time_grid(model.schedule, settings.steps, settings.spacing),
+        budget=settings.analytic_start,
+        seed=settings.seed,
+        labels=labels,
+        guidance_scale=settings.guidance_scale,
     )
 
 
@@ -154,6 +178,7 @@ def _draw(
     indices: Sequence[int],
     settings: SampleSettings,
     labels: Labels | None,
+    switch: Switch | None,
     on_step: Callable[[int, Tensor, Tensor], None],
 ) -> tuple[Tensor, CompositeRun]:
     sampler = SAMPLERS[settings.sampler]
@@ -163,6 +188,7 @@ def _draw(
         labels=labels,
         guidance_scale=settings.guidance_scale,
         calls_per_step=sampler.calls_per_step,
+        networks_below=switch.below if switch else 1.0,
     )
     noise = ImageNoise(settings.seed, indices)
     times = time_grid(model.schedule, settings.steps, settings.spacing)

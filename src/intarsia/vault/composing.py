@@ -142,7 +142,7 @@ class Composition:
     def isolated(self) -> bool:
         return self.model.weights.isolated
 
-    def sample(
+    def sample(  # noqa: PLR0913 - one keyword per setting keeps the commonest call short
         self,
         count: int,
         *,
@@ -153,6 +153,7 @@ class Composition:
         guidance_scale: float = 1.0,
         batch: int = 64,
         batch_invariant: bool = False,
+        analytic_start: float | None = None,
         on_progress: OnProgress | None = None,
     ) -> Result:
         """Draw images; image k depends on (seed, k) alone, up to rounding, and exactly with `batch_invariant`.
@@ -160,6 +161,7 @@ class Composition:
         Args:
             labels: one label or None per image.
             guidance_scale: 1 means none; above it every image needs a label.
+            analytic_start: nats per image that closed forms at noisy steps may cost; None calls the networks always.
 
         Raises:
             SettingsError: a number that makes no sense, labels of another length, or guidance without labels.
@@ -172,6 +174,7 @@ class Composition:
             guidance_scale=guidance_scale,
             batch=batch,
             batch_invariant=batch_invariant,
+            analytic_start=analytic_start,
         )
         return sample(self.model, count, settings, decode=self.backbone.decode, labels=labels, on_progress=on_progress)
 
@@ -202,10 +205,10 @@ def compose(
     """
     members = [CompartmentMember(backbone, each, precision=precision) for each in compartments]
     shares = default_prior(members) if prior is None else given_prior(prior, [member.name for member in members])
-    chosen = routing_from(routing) if isinstance(routing, str) else routing
+    parts = Parts(members, backbone, core, shares, source)
     join = partial(
         CompositeDenoiser,
-        routing=chosen,
+        routing=routing_from(routing) if isinstance(routing, str) else routing,
         schedule=backbone.schedule,
         latent_shape=backbone.latent_shape,
         vocabulary=frozenset(backbone.labels),
@@ -216,8 +219,16 @@ def compose(
     if isinstance(weights, str):
         if weights not in WEIGHTS:
             raise UnknownName("weights", weights, [*WEIGHTS, SOUP])
-        weights = WEIGHTS[weights](Parts(members, backbone, core, shares, source))
-    return join(members, shares, weights)
+        weights = WEIGHTS[weights](parts)
+    closed_form = weights.bank if isinstance(weights, Gaussian) else _closed_form(parts)
+    return join(members, shares, weights, closed_form=closed_form)
+
+
+def _closed_form(parts: Parts) -> GaussianBank | None:
+    """The members' Gaussians for an analytic start, if all have them."""
+    if any("gaussian" not in member.compartment.router_settings for member in parts.members):
+        return None
+    return GaussianBank(parts.of(GaussianPart, "gaussian"))
 
 
 def given_prior(prior: Mapping[str, float], names: Sequence[str]) -> Tensor:
