@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from intarsia.errors import CorruptError, SettingsError, UnknownName
-from intarsia.experiments.reproduce import reproduce
+from intarsia.experiments.reproduce import Inputs, reproduce
 from intarsia.experiments.reproduce.bench import Bench
 from intarsia.experiments.reproduce.figures import ratio, spread
 
@@ -53,3 +53,20 @@ def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
         reproduce("split", tmp_path, on_phase=nobody, on_step=nobody)
     with pytest.raises(SettingsError, match="0 seeds"):
         reproduce("splits", tmp_path, seeds=0, on_phase=nobody, on_step=nobody)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "inputs", "said"),
+    [
+        ("splits", "cpu", Inputs(data=Path("cats")), "leave --data out"),
+        ("curves", "cpu", Inputs(inception=Path("fid.pth")), "leave --inception out"),
+        ("splits", "paper", Inputs(backbone="uvit-tiny-8"), "needs --data"),
+        ("splits", "paper", Inputs(data=Path("cats")), "--backbone"),
+    ],
+)
+def test_inputs_that_are_missing_or_not_used_are_said(
+    tmp_path: Path, name: str, scale: str, inputs: Inputs, said: str
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        reproduce(name, tmp_path / "out", scale=scale, inputs=inputs, on_phase=nobody, on_step=nobody)
+    assert not (tmp_path / "out").exists()

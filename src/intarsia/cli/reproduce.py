@@ -12,10 +12,20 @@ from intarsia.cli.output import Output
 
 def reproduce(
     output: Output,
-    name: Annotated[str, typer.Argument(help="splits.")],
+    name: Annotated[str, typer.Argument(help="splits or curves.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the table; by default, the recipe's name.")] = None,
     scale: Annotated[str, typer.Option(help="cpu, or the paper's own.")] = "cpu",
     seeds: Annotated[int, typer.Option(help="Training and sampling runs; more can be added later.")] = 3,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the emoji tables; with --scale paper, of images in one sub-folder per class."),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Another backbone package, by name or folder; --scale paper needs one.")
+    ] = None,
+    inception: Annotated[
+        Path | None, typer.Option(help="File of the FID's Inception network; without it, features of EfficientNet.")
+    ] = None,
 ) -> None:
     """Compute a table of the paper, or one of ours, with its plots.
 
@@ -23,9 +33,11 @@ def reproduce(
 
     Example: intarsia reproduce splits --seeds 3
     """
+    from intarsia.experiments.reproduce import Inputs
     from intarsia.experiments.reproduce import reproduce as run
 
     folder = out or Path(name)
+    inputs = Inputs(data=data, backbone=backbone, inception=inception)
     with output.progress() as bars:
-        page = run(name, folder, scale=scale, seeds=seeds, on_phase=bars.phase, on_step=bars.show)
+        page = run(name, folder, scale=scale, inputs=inputs, seeds=seeds, on_phase=bars.phase, on_step=bars.show)
     output.answer({"recipe": name, "summary": str(page)}, f"The table: {page}")

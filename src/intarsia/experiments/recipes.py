@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -50,7 +50,7 @@ def _emoji(folder: Path | None) -> Source:
     return merged("emoji-core", load_emoji(folder, EMOJI_CORE, 32, label="caption"))
 
 
-def merged(name: str, sources: list[Source]) -> Source:
+def merged(name: str, sources: Sequence[Source]) -> Source:
     """One public set of several; the licences of all hold, and all are named."""
     seen: dict[str, tuple[int, int]] = {}
     for which, source in enumerate(sources):

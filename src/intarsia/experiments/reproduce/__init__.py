@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from intarsia.experiments.reproduce.run import RECIPES, reproduce
+from intarsia.experiments.reproduce.run import RECIPES, Inputs, reproduce
 
-__all__ = ["RECIPES", "reproduce"]
+__all__ = ["RECIPES", "Inputs", "reproduce"]

@@ -3,7 +3,7 @@
 settings.json   what every cell depends on; another run into the same folder must have the same
 results.csv     one line per cell: its key, then its figures
 README.md       the summary; plots beside it
-work/           vaults, from which an interrupted run goes on
+work/           compartments, from which an interrupted run goes on
 """
 
 from __future__ import annotations

@@ -6,29 +6,55 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 from intarsia.errors import SettingsError, UnknownName
 from intarsia.experiments.reproduce.bench import Bench, OnPhase, OnStep
-from intarsia.experiments.reproduce.scale import SCALES, Scale
+from intarsia.experiments.reproduce.curves import curves, report_curves
+from intarsia.experiments.reproduce.scale import DIGITS, EMOJI, PAPER, Scale
 from intarsia.experiments.reproduce.splits import report_splits, splits
 from intarsia.experiments.reproduce.study import Study
-from intarsia.experiments.reproduce.world import World, digits_world
+from intarsia.experiments.reproduce.world import World
+from intarsia.experiments.reproduce.worlds import digits_world, emoji_world, folder_world
+
+SCALES = ("cpu", "paper")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A table: what it asks, how its cells are filled, and how they are summed up."""
+    """A table: what it asks, how it is filled and summed up, and whether it is of emoji at `--scale cpu`."""
 
     asks: str
     fill: Callable[[Study], None]
     report: Callable[[Bench, str], Path]
+    emoji: Literal["never", "optional", "always"] = "never"
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "splits": Recipe("What does it cost to share one data set out among 2, 4, 8 sources?", splits, report_splits),
+        "curves": Recipe(
+            "What does forgetting sources one by one cost, and what does adding them, beside training anew?",
+            curves,
+            report_curves,
+        ),
     }
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a table is computed from, where it is not the digits that come along.
+
+    Args:
+        data: the folder of emoji tables, or at paper scale of images in one sub-folder per class.
+        backbone: a package, by name or folder.
+        inception: the file of the FID's network.
+    """
+
+    data: Path | None = None
+    backbone: str | None = None
+    inception: Path | None = None
 
 
 def reproduce(
@@ -36,6 +62,7 @@ def reproduce(
     out: Path,
     *,
     scale: str = "cpu",
+    inputs: Inputs | None = None,
     seeds: int = 3,
     budget: Callable[[Scale], Scale] = lambda scale: scale,
     on_phase: OnPhase,
@@ -46,12 +73,14 @@ def reproduce(
     Args:
         out: a new folder, or one that an earlier run of the same recipe and settings left.
         scale: `cpu` or `paper`.
+        inputs: data, backbone and judge, where they are not the digits'.
         seeds: how many; more of them can be added to a finished table.
         budget: changes the scale, such as to a few steps for a test.
 
     Raises:
         UnknownName: no such recipe or scale.
-        SettingsError: no seeds, or the folder keeps a run with other settings.
+        SettingsError: no seeds, inputs that are missing or would not be used, or the folder keeps a run with other
+            settings.
     """
     if name not in RECIPES:
         raise UnknownName("recipe", name, RECIPES)
@@ -61,15 +90,43 @@ def reproduce(
         raise SettingsError(
             f"{seeds} seeds were asked for; ask for at least one, three for an interval that means much"
         )
-    chosen = replace(budget(SCALES[scale]), seeds=tuple(range(seeds)))
+    make_world, chosen = _plan(name, scale, inputs or Inputs())
     on_phase("prepare the data and the judge")
-    world = _world(scale)
-    settings = {"recipe": name, "world": world.name, "backbone": str(world.backbone), **chosen.settings()}
+    world = make_world()
+    return fill(name, out, world, replace(budget(chosen), seeds=tuple(range(seeds))), on_phase, on_step)
+
+
+def fill(name: str, out: Path, world: World, scale: Scale, on_phase: OnPhase, on_step: OnStep) -> Path:
+    """Fill a recipe's table in a given world; returns its summary.
+
+    Raises:
+        SettingsError: the folder keeps a run with other settings.
+    """
+    settings = {"recipe": name, "world": world.settings(), **scale.settings()}
     bench = Bench(out, settings, on_phase, on_step)
     recipe = RECIPES[name]
-    recipe.fill(Study(bench, world, chosen))
+    recipe.fill(Study(bench, world, scale))
     return recipe.report(bench, recipe.asks)
 
 
-def _world(scale: str) -> World:
-    return digits_world()
+def _plan(name: str, scale: str, inputs: Inputs) -> tuple[Callable[[], World], Scale]:
+    """How the world is made, and the budgets there; whatever is missing or would be ignored is refused first."""
+    data, backbone, inception = inputs.data, inputs.backbone, inputs.inception
+    emoji = RECIPES[name].emoji
+    if scale == "paper":
+        if emoji == "always":
+            raise SettingsError(f"'{name}' is a table of emoji, which the paper has not; leave --scale paper out")
+        if data is None or backbone is None:
+            raise SettingsError(
+                "--scale paper needs --data, a folder with one sub-folder of images per class, and --backbone, a "
+                "package made from imagenet256_uvit_large with its autoencoder"
+            )
+        return lambda: folder_world(data, backbone, inception), PAPER
+    if emoji == "always" and data is None:
+        raise SettingsError(f"'{name}' needs --data, the folder that 'intarsia data emoji' makes")
+    if emoji != "never" and data is not None:
+        return lambda: emoji_world(data, backbone, inception), EMOJI
+    if data is not None or inception is not None:
+        given = "--inception" if data is None else "--data"
+        raise SettingsError(f"'{name}' at --scale cpu is computed on digits, which come along; leave {given} out")
+    return lambda: digits_world(backbone), DIGITS

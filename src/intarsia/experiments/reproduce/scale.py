@@ -9,6 +9,7 @@ from typing import Any
 
 from intarsia.compartments import DeepPrompts, Lora, TrainSettings
 from intarsia.composition import SampleSettings
+from intarsia.errors import SettingsError
 from intarsia.routers import GaussianSettings, HeadSettings, PrototypeSettings
 from intarsia.vault.parts import PartSettings
 
@@ -17,6 +18,7 @@ METHODS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "gaussian": ("gaussian", "threshold"),
         "reference": ("reference", "threshold"),
         "prototype": ("prototype", "threshold"),
+        "ito": ("ito", "full"),
         "joint": ("joint", "threshold"),
         "ancestral": ("prior", "ancestral"),
         "top-1": ("gaussian", "top_k:1"),
@@ -48,9 +50,9 @@ class Scale:
     methods: tuple[str, ...] = tuple(METHODS)
     seeds: tuple[int, ...] = (0, 1, 2)
 
-    def trained(self, *, share: int, seed: int) -> TrainSettings:
-        """Training settings of one of `share` sources."""
-        return replace(self.training, steps=max(1, self.steps // share), seed=seed)
+    def trained(self, parts: int, of: int, *, seed: int) -> TrainSettings:
+        """Training settings for so many of `of` equal parts of the steps."""
+        return replace(self.training, steps=parts * max(1, self.steps // of), seed=seed)
 
     def sampled(self, seed: int) -> SampleSettings:
         return replace(self.sampling, seed=seed)
@@ -69,12 +71,35 @@ class Scale:
         }
 
 
-# On two cores, 8 px
-CPU = Scale(
+def larger(settings: TrainSettings, times: int) -> TrainSettings:
+    """The settings with an adapter of `times` as many parameters.
+
+    Raises:
+        SettingsError: an adapter that cannot grow.
+    """
+    adapter = settings.adapter
+    if times == 1:
+        return settings
+    if isinstance(adapter, Lora):
+        # The scale stays: a rank times as large with the same scale has the same step at the start.
+        return replace(settings, adapter=replace(adapter, rank=adapter.rank * times))
+    if isinstance(adapter, DeepPrompts):
+        return replace(settings, adapter=replace(adapter, tokens=adapter.tokens * times))
+    raise SettingsError(f"an adapter of the kind '{adapter.name}' cannot be made {times} times as large")
+
+
+DIGITS = Scale(
     steps=3200,
     training=TrainSettings(adapter=Lora(rank=8), steps=3200, rows=64, lr=5e-3),
     sampling=SampleSettings(steps=30, batch=250),
     images=2000,
+)
+EMOJI = Scale(
+    steps=2400,
+    training=TrainSettings(adapter=Lora(rank=16), steps=2400, rows=64, lr=4e-3),
+    sampling=SampleSettings(steps=40, guidance_scale=2.0, batch=64),
+    images=1000,
+    methods=tuple(name for name in METHODS if name != "ito"),  # which is no filter of a guided path
 )
 
 # paper, appendix C: 256 deep prompts on an ImageNet U-ViT, Adam without weight decay, learning rate 0.1, batches
@@ -85,4 +110,3 @@ PAPER = Scale(
     sampling=SampleSettings(steps=50, batch=64),
     images=10_000,
 )
-SCALES = {"cpu": CPU, "paper": PAPER}

@@ -1,17 +1,18 @@
-"""What the recipes share: trained vaults that survive an interruption, drawing by every rule, and measuring."""
+"""What the recipes share: trained compartments that survive an interruption, drawing by every rule, and measuring."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from intarsia.compartments import TrainSettings
-from intarsia.composition import Result, SampleSettings, sample
+from intarsia.composition import Result, Routing, sample
 from intarsia.data import Source
 from intarsia.experiments.reproduce.bench import Bench
 from intarsia.experiments.reproduce.scale import METHODS, Scale
+from intarsia.experiments.reproduce.workshop import Team, Workshop
 from intarsia.experiments.reproduce.world import World, Yardstick
-from intarsia.vault import Vault
 from intarsia.vault.parts import PartSettings
 
 
@@ -23,36 +24,45 @@ class Study:
     world: World
     scale: Scale
 
-    def vault(
-        self, name: str, sources: Sequence[Source], settings: TrainSettings, routers: Sequence[str | PartSettings]
-    ) -> Vault:
-        """The vault of these sources with a trained compartment for each, or as far as it got, then finished."""
-        folder = self.bench.work / name
-        vault = Vault.open(folder) if folder.exists() else Vault.create(folder, backbone=self.world.backbone)
-        known = {info.name for info in vault.sources()}
-        for source in sources:
-            if source.name not in known:
-                vault.add_source(source.name, source)
-        done = {source.name: 0 for source in sources}
-        for step in vault.training(list(done), settings, routers=routers):
-            done[step.name] = step.step
-            self.bench.on_step(f"train {name}", sum(done.values()), settings.steps * len(done))
-        return vault
+    @cached_property
+    def workshop(self) -> Workshop:
+        return Workshop(self.bench.work, self.world.backbone, self.world.core)
 
-    def draw(self, vault: Vault, names: Sequence[str], method: str, settings: SampleSettings) -> Result:
-        """A set of images from a composition of these sources."""
-        weights, routing = METHODS[method]
-        composed = vault.compose(names, weights=weights, routing=routing)
+    def team(
+        self, place: str, sources: Sequence[Source], settings: TrainSettings, routers: Sequence[str | PartSettings]
+    ) -> Team:
+        """A trained compartment for each of these sources."""
+
+        def on_step(done: int, total: int) -> None:
+            self.bench.on_step(f"train {place}", done, total)
+
+        return self.workshop.team(place, sources, settings, routers, on_step)
+
+    def monolith(self, place: str, images: Source, settings: TrainSettings) -> Result:
+        """A set of images from one compartment that was trained on all of these."""
+        team = self.team(place, [replace(images, name="all")], settings, ())
+        return self.draw(team, ["all"], "ancestral", settings.seed)
+
+    def draw(
+        self, team: Team, names: Sequence[str], method: str, seed: int, *, routing: str | Routing | None = None
+    ) -> Result:
+        """A set of images from these sources, for the captions of the world where it has any.
+
+        `routing` takes the place of the method's own.
+        """
+        weights, usual = METHODS[method]
         return sample(
-            composed.model,
+            team.compose(names, weights, usual if routing is None else routing),
             self.scale.images,
-            settings,
-            decode=vault.backbone.decode,
+            self.scale.sampled(seed),
+            decode=team.backbone.decode,
+            labels=self.world.asked(self.scale.images),
             on_progress=lambda done, total: self.bench.on_step(method, done, total),
         )
 
-    def measured(self, result: Result, yardstick: Yardstick) -> dict[str, float]:
-        """Distances, network calls per image, and the largest gap between a source's share and its prior."""
-        gap = (result.shares - result.prior).abs().max().item()
-        calls = result.calls.double().mean().item()
-        return {**yardstick.measure(result.images), "calls": calls, "share gap": gap}
+
+def measured(result: Result, yardstick: Yardstick) -> dict[str, float]:
+    """Distances, network calls per image, and the largest gap between a source's share and its prior."""
+    gap = (result.shares - result.prior).abs().max().item()
+    calls = result.calls.double().mean().item()
+    return {**yardstick.measure(result.images), "calls": calls, "share gap": gap}

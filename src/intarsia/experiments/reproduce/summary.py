@@ -13,6 +13,11 @@ from intarsia.experiments.reproduce.figures import Spread, markdown, ratio, spre
 from intarsia.files import write_atomic
 
 
+def distance_of(bench: Bench) -> str:
+    """The name of the Fréchet distance that the cells hold."""
+    return next(name for row in bench.rows for name in row.figures if name.startswith("FD-"))
+
+
 def values_of(rows: Sequence[Row], figure: str) -> dict[str, float]:
     """One figure by seed."""
     return {row.key["seed"]: row.figures[figure] for row in rows}
@@ -32,12 +37,12 @@ def table(rows: Sequence[Row], by: str, figures: Sequence[str], base: Sequence[R
     for name in keys_of(rows, by):
         some = [row for row in rows if row.key[by] == name]
         against = paired(some, base, first)
-        shown = [_text(some, each) for each in (first, *others)]
+        shown = [text_of(some, each) for each in (first, *others)]
         lines.append([name, shown[0], "" if against is None else against.text(), *shown[1:]])
     return markdown([by, first, "ratio to the monolith", *others], lines)
 
 
-def _text(rows: Sequence[Row], figure: str) -> str:
+def text_of(rows: Sequence[Row], figure: str) -> str:
     """The mean over the rows that have the figure; nothing where none has."""
     values = [row.figures[figure] for row in rows if figure in row.figures]
     return spread(values).text() if values else ""
@@ -57,6 +62,13 @@ class Curve:
     name: str
     places: Sequence[float]
     spreads: Sequence[Spread]
+
+
+def curve_of(name: str, rows: Sequence[Row], along: str, figure: str) -> Curve:
+    """A figure along a key that holds numbers, over the seeds of each."""
+    places = keys_of(rows, along)
+    spreads = [spread([row.figures[figure] for row in rows if row.key[along] == place]) for place in places]
+    return Curve(name, [float(place) for place in places], spreads)
 
 
 def plot_lines(path: Path, curves: Sequence[Curve], *, x: str, y: str, log: bool = False) -> None:

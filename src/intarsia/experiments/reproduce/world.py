@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from intarsia.audit import (
-    Digits,
-    DigitSettings,
-    FeatureNetwork,
-    fit_digit_network,
-    frechet_distance,
-    kernel_distance,
-    make_rejects,
-    precision_recall,
-    split_digits,
-)
-from intarsia.data import Manifest, Sample, Source
-from intarsia.data.collections.digits import digits
-from intarsia.data.collections.letters import letters
+from intarsia.audit import FeatureNetwork, frechet_distance, kernel_distance, precision_recall
+from intarsia.backbone import Backbone
+from intarsia.data import Sample, Source
 from intarsia.diffusion import keyed_generator
+from intarsia.vault.package import Core, check_package, find_package, read_core
+
+
+@dataclass(frozen=True, eq=False)
+class Owner:
+    """An owner's images: `kept` may be trained on, `held` holds concepts that nothing was trained on."""
+
+    kept: Source
+    held: Source
+
+    @property
+    def name(self) -> str:
+        return self.kept.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,25 +36,63 @@ class World:
 
     Args:
         name: said in tables.
-        backbone: a package, by name or folder.
-        images: all training images, labelled; a study shares them out.
+        package: of the backbone, by name or folder.
+        images: all training images; a study shares them out.
         reference: real images that nothing was trained on.
         network: whose features are compared.
+        owners: who gave the images, where they have owners.
+        captioned: whether images are drawn for the labels of the reference images, or for none.
     """
 
     name: str
-    backbone: str | Path
+    package: str | Path
     images: Source
     reference: Source
     network: FeatureNetwork
+    owners: tuple[Owner, ...] = ()
+    captioned: bool = False
 
-    def yardstick(self, labels: Sequence[str] | None = None) -> Yardstick:
+    def settings(self) -> dict[str, Any]:
+        """What of the world the figures depend on, JSON-able; no places on this machine."""
+        return {
+            "name": self.name,
+            "backbone": f"{Path(self.package).name} {self.backbone.digest[:16]}",
+            "images": f"{len(self.images)}, root {self.images.manifest.root[:16]}",
+            "reference": f"{len(self.reference)}, root {self.reference.manifest.root[:16]}",
+            "network": self.network.name,
+        }
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        return check_package(find_package(self.package))
+
+    @cached_property
+    def core(self) -> Core:
+        return read_core(find_package(self.package))
+
+    def yardstick(self, labels: Collection[str] | None = None) -> Yardstick:
         """Distances to the reference images, of these labels only if they are given."""
-        sources = [self.reference, self.images]
-        if labels is not None:
-            sources = [source.select(lambda sample: sample.label in labels) for source in sources]
-        reference, training = (self.network.features(source.pixels()) for source in sources)
-        return Yardstick(self.network, reference, training)
+        return Yardstick(
+            self.network,
+            _of_labels(self.reference, self._reference_features, labels),
+            _of_labels(self.images, self._training_features, labels),
+        )
+
+    def asked(self, count: int) -> list[str | None] | None:
+        """The labels of `count` drawings: those of the reference images in random order, again and again."""
+        if not self.captioned:
+            return None
+        labels = [sample.label for sample in self.reference.manifest]
+        order = keyed_generator("labels", self.name).permutation(len(labels))
+        return [labels[order[k % len(order)]] for k in range(count)]
+
+    @cached_property
+    def _reference_features(self) -> Tensor:
+        return self.network.features(self.reference.images)
+
+    @cached_property
+    def _training_features(self) -> Tensor:
+        return self.network.features(self.images.images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,45 +126,30 @@ class Yardstick:
         }
 
 
-def digits_world() -> World:
-    """Handwritten digits of 8 px on the backbone that saw letters; features of a network that reads digits."""
-    split = split_digits(digits())
-    mine = Digits.of(split.judge)
-    rejects = make_rejects(mine, letters(6000, size=8, seed=1000).pixels(), count=20_000, seed=1)
-    judge = fit_digit_network(mine, rejects, DigitSettings())
-    return World(
-        name="digits",
-        backbone="uvit-tiny-8",
-        images=joined("all", split.train),
-        reference=joined("reference", split.reference),
-        network=judge,
-    )
+def _of_labels(source: Source, features: Tensor, labels: Collection[str] | None) -> Tensor:
+    if labels is None:
+        return features
+    return features[torch.tensor([sample.label in labels for sample in source.manifest])]
 
 
-def joined(name: str, sources: Sequence[Source]) -> Source:
-    """The images of several sources as one, under the terms of the first."""
-    samples = [sample for source in sources for sample in source.manifest]
-    images = torch.cat([torch.from_numpy(source.images.copy()) for source in sources]).numpy()
-    order = sorted(range(len(samples)), key=lambda k: samples[k].id)
-    return replace(sources[0], name=name, manifest=Manifest(tuple(samples)), images=images[order])
-
-
-def by_class(world: World, count: int) -> list[Source]:
+def by_class(images: Source, count: int) -> list[Source]:
     """`count` sources, each with a contiguous share of the labels."""
-    labels = world.images.labels
+    labels = images.labels
     group = {label: place * count // len(labels) for place, label in enumerate(labels)}
-    return _shared_out(world.images, "class", count, lambda sample: group[sample.label or ""])
+    return _shared_out(images, "class", count, lambda sample: group[sample.label or ""])
 
 
-def at_random(world: World, count: int, *, seed: int) -> list[Source]:
+def at_random(images: Source, count: int, *, seed: int) -> list[Source]:
     """`count` sources of equally many images each, at random."""
-    order = keyed_generator("splits", seed, count).permutation(len(world.images))
-    part = {world.images.manifest.ids[row]: place % count for place, row in enumerate(order)}
-    return _shared_out(world.images, "random", count, lambda sample: part[sample.id])
+    order = keyed_generator("splits", seed, count).permutation(len(images))
+    part = {images.manifest.ids[row]: place % count for place, row in enumerate(order)}
+    return _shared_out(images, "random", count, lambda sample: part[sample.id])
 
 
 def _shared_out(images: Source, name: str, count: int, part: Callable[[Sample], int]) -> list[Source]:
+    places = {sample.id: part(sample) for sample in images.manifest}
+
     def of(k: int) -> Source:
-        return images.select(lambda sample: part(sample) == k, name=f"{name}-{k}")
+        return images.select(lambda sample: places[sample.id] == k, name=f"{name}-{k}")
 
     return [of(k) for k in range(count)]

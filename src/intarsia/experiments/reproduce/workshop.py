@@ -1,0 +1,98 @@
+"""Where a table's compartments are trained and kept: a folder each, and no more bookkeeping than that.
+
+A vault does the same for data that live: it compares sources with each other, keeps an index and writes every change at
+once or not at all. A table of hundreds of sources of a few images each would spend its time on that.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from intarsia.backbone import Backbone
+from intarsia.compartments import Compartment, TrainSettings, train
+from intarsia.composition import CompositeDenoiser, Routing
+from intarsia.data import Source
+from intarsia.vault.composing import compose
+from intarsia.vault.package import Core
+from intarsia.vault.parts import PartSettings, check_parts, chosen_parts
+from intarsia.vault.training import Recipe, compartment_of, trainee_of
+
+KEPT, UNFINISHED = "compartments", "unfinished"
+
+
+@dataclass(frozen=True)
+class Team:
+    """Trained compartments of one set of sources, by name, with what joins them."""
+
+    backbone: Backbone
+    core: Core
+    compartments: Mapping[str, Compartment]
+    sources: Mapping[str, Source]
+
+    def compose(self, names: Sequence[str], weights: str, routing: str | Routing) -> CompositeDenoiser:
+        """Some of them composed; as `vault.composing.compose`."""
+        return compose(
+            [self.compartments[name] for name in names],
+            self.backbone,
+            self.core,
+            weights=weights,
+            routing=routing,
+            source=self.sources.__getitem__,
+        )
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Trains compartments on one backbone, one after the other; what is finished is not trained again.
+
+    The caller sees to it that a place is used for one training only.
+    """
+
+    folder: Path
+    backbone: Backbone
+    core: Core
+
+    def team(
+        self,
+        place: str,
+        sources: Sequence[Source],
+        settings: TrainSettings,
+        routers: Sequence[str | PartSettings],
+        on_step: Callable[[int, int], None],
+    ) -> Team:
+        """A compartment for each source, from where an interrupted run stopped; `on_step` sees steps done and in all.
+
+        Raises:
+            CorruptError: what is kept is damaged.
+            SettingsError: routers that cannot be fitted here.
+        """
+        recipe = Recipe(settings, chosen_parts(routers))
+        check_parts(recipe.routers, self.core)
+        steps = settings.steps
+        trained = {}
+        for number, source in enumerate(sources):
+
+            def advance(step: int, before: int = number * steps) -> None:
+                on_step(before + step, steps * len(sources))
+
+            trained[source.name] = self._compartment(place, source, recipe, advance)
+        return Team(self.backbone, self.core, trained, {source.name: source for source in sources})
+
+    def _compartment(self, place: str, source: Source, recipe: Recipe, on_step: Callable[[int], None]) -> Compartment:
+        kept, unfinished = (self.folder / kind / place / source.name for kind in (KEPT, UNFINISHED))
+        if kept.exists():
+            on_step(recipe.settings.steps)
+            return Compartment.load(kept)
+        trainee = trainee_of(self.backbone, source, recipe.settings, unfinished)
+        for step in train([trainee]):
+            on_step(step.step)
+        record = recipe.record(self.backbone, self.core, source.manifest.root)
+        done = unfinished / "done"
+        compartment_of(trainee, self.core, record, recipe).save(done)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        done.rename(kept)
+        shutil.rmtree(unfinished)
+        return Compartment.load(kept)

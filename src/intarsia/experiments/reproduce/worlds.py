@@ -1,0 +1,127 @@
+"""The worlds of the tables: digits that come along, emoji of several owners, and a folder of anybody's images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from intarsia.audit import (
+    Digits,
+    DigitSettings,
+    FeatureNetwork,
+    fit_digit_network,
+    load_efficientnet_lite0,
+    load_inception,
+    make_rejects,
+    split_digits,
+)
+from intarsia.compartments.training import deterministic
+from intarsia.data import ReadOptions, by_stem, read_source
+from intarsia.data.collections.digits import digits
+from intarsia.data.collections.emoji import EMOJI_SOURCES, load_emoji
+from intarsia.data.collections.letters import letters
+from intarsia.errors import IncompatibleError, InputError
+from intarsia.experiments.recipes import EMOJI_CORE, merged
+from intarsia.experiments.reproduce.world import Owner, World
+from intarsia.vault.package import check_package, find_package
+
+DIGITS_BACKBONE, EMOJI_BACKBONE = "uvit-tiny-8", "uvit-tiny-32"
+EMOJI_SIZE = 32
+HELD_OUT_CONCEPTS = 0.1
+HELD_OUT_IMAGES = 0.2
+
+
+def digits_world(backbone: str | Path | None = None) -> World:
+    """Handwritten digits of 8 px on the backbone that saw letters; features of a network that reads digits."""
+    split = split_digits(digits())
+    mine = Digits.of(split.judge)
+    rejects = make_rejects(mine, letters(6000, size=8, seed=1000).pixels(), count=20_000, seed=1)
+    with deterministic(1):
+        judge = fit_digit_network(mine, rejects, DigitSettings())
+    return World(
+        name="digits",
+        package=backbone or DIGITS_BACKBONE,
+        images=merged("all", split.train),
+        reference=merged("reference", split.reference),
+        network=judge,
+    )
+
+
+def emoji_world(folder: Path, backbone: str | Path | None = None, inception: Path | None = None) -> World:
+    """Emoji of every owner in the folder whose drawings the core does not hold, each concept drawn by its caption.
+
+    A tenth of the concepts is held out of all owners' images; those that the backbone knows by caption are drawn and
+    compared.
+
+    Raises:
+        InputError: fewer than two such owners, or an owner's table is unreadable.
+        IncompatibleError: the backbone knows none of the held-out concepts.
+    """
+    package = backbone or EMOJI_BACKBONE
+    names = [
+        name for name in EMOJI_SOURCES if name not in EMOJI_CORE and (folder / f"{name}_{EMOJI_SIZE}.parquet").is_file()
+    ]
+    if len(names) < 2:
+        found = ", ".join(names) or "none"
+        raise InputError(f"{folder} holds the emoji of: {found}; expected two owners: make it with intarsia data emoji")
+    known = frozenset(check_package(find_package(package)).labels)
+    owners = []
+    for source in load_emoji(folder, names, EMOJI_SIZE, label="caption"):
+        kept, held = source.split(HELD_OUT_CONCEPTS, group=by_stem)
+        owners.append(Owner(kept, held.select(lambda sample: sample.label in known)))
+    if not any(len(owner.held) for owner in owners):
+        raise IncompatibleError(f"the backbone {package} knows no caption of the held-out emoji; give one that does")
+    return among("emoji", owners, package, _features(inception))
+
+
+def among(name: str, owners: Sequence[Owner], package: str | Path, network: FeatureNetwork) -> World:
+    """The world of these owners alone, where images are drawn for captions."""
+    return World(
+        name=name,
+        package=package,
+        images=merged("all", [owner.kept for owner in owners]),
+        reference=merged("reference", [owner.held for owner in owners]),
+        network=network,
+        owners=tuple(owners),
+        captioned=True,
+    )
+
+
+def folder_world(folder: Path, backbone: str | Path, inception: Path | None = None) -> World:
+    """Images in one sub-folder per class, as CUB-200, Cars and Pets come, in the size of the backbone's images.
+
+    Every fifth image, by a hash of its pixels, is held out to be compared with.
+
+    Raises:
+        IngestError: images that cannot be read; all are listed.
+        InputError: an image lies in no class, or nothing could be held out.
+        IncompatibleError: the backbone takes the latents of an autoencoder that it does not bring.
+    """
+    taken = check_package(find_package(backbone))
+    channels, size, _ = taken.image_shape
+    if taken.autoencoder is None and not taken.pixels:
+        raise IncompatibleError(
+            f"the backbone {Path(backbone).name} takes latents of {taken.latent_shape} and has no autoencoder to make "
+            "them from images; write its package with one"
+        )
+    source = read_source(
+        folder,
+        name="all",
+        owner="unknown",
+        licence="LicenseRef-unknown",
+        size=size,
+        channels=channels,
+        options=ReadOptions(resize="fit"),
+    )
+    loose = [sample.file_name for sample in source.manifest if sample.label is None]
+    if loose:
+        raise InputError(f"{folder}: {loose[0]} is in no class ({len(loose)} such); put each class in its sub-folder")
+    images, reference = source.split(HELD_OUT_IMAGES)
+    if min(len(images), len(reference)) < 2:
+        raise InputError(f"{folder} holds {len(source)} images, too few to hold some out; give at least some dozens")
+    return World(name=folder.name, package=backbone, images=images, reference=reference, network=_features(inception))
+
+
+def _features(inception: Path | None) -> FeatureNetwork:
+    """The FID's own network from a file, if there is one."""
+    return load_efficientnet_lite0() if inception is None else load_inception(inception)
