@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from intarsia.composition import (
         Ancestral,
         CompositeDenoiser,
+        DiffusionClassifier,
         Full,
         Gaussian,
         Ito,
@@ -41,6 +42,7 @@ __all__ = [
     "Compartment",
     "CompositeDenoiser",
     "DeepPrompts",
+    "DiffusionClassifier",
     "Full",
     "FullCopy",
     "Gaussian",
@@ -76,6 +78,7 @@ _HOMES = {
     "Compartment": "intarsia.compartments",
     "CompositeDenoiser": "intarsia.composition",
     "DeepPrompts": "intarsia.compartments",
+    "DiffusionClassifier": "intarsia.composition",
     "Full": "intarsia.composition",
     "FullCopy": "intarsia.compartments",
     "Gaussian": "intarsia.composition",

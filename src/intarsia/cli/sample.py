@@ -85,7 +85,8 @@ class Mixing:
         typer.Option(
             help="gaussian, reference or prototype, which need the router part of that name; prior or uniform; "
             "ito, which follows the path of ddpm and needs --routing full; joint, the paper's classifier, fitted on "
-            "the spot and not isolated; soup, one network of averaged weights, as a baseline.",
+            "the spot and not isolated; diffusion_classifier, slow, by the members' own denoising errors; soup, one "
+            "network of averaged weights, as a baseline.",
             rich_help_panel=_MIX,
         ),
     ] = "gaussian"

@@ -2,6 +2,7 @@
 
 from intarsia.composition.analytic import Switch, find_switch
 from intarsia.composition.composite import CompositeDenoiser, CompositeRun, default_prior
+from intarsia.composition.denoising_weights import DiffusionClassifier
 from intarsia.composition.learned_weights import Joint, Prototype, Reference
 from intarsia.composition.member import CompartmentMember, Member
 from intarsia.composition.path_weights import Ito
@@ -26,6 +27,7 @@ __all__ = [
     "CompartmentMember",
     "CompositeDenoiser",
     "CompositeRun",
+    "DiffusionClassifier",
     "Evidence",
     "Exact",
     "Full",

@@ -60,8 +60,10 @@ class Weights(Protocol):
 
     name: ClassVar[str]
     isolated: ClassVar[bool]
-    passes: ClassVar[float]
     follows_path: ClassVar[bool]
+
+    @property
+    def passes(self) -> float: ...
 
     def start(self) -> Evidence:
         """Evidence for a new sampling run."""

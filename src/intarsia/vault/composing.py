@@ -17,6 +17,7 @@ from intarsia.compartments.training import deterministic
 from intarsia.composition import (
     CompartmentMember,
     CompositeDenoiser,
+    DiffusionClassifier,
     Gaussian,
     Ito,
     Joint,
@@ -107,6 +108,7 @@ def _joint(parts: Parts) -> Weights:
 
 WEIGHTS: Mapping[str, Callable[[Parts], Weights]] = MappingProxyType(
     {
+        "diffusion_classifier": lambda parts: DiffusionClassifier(parts.members, parts.backbone.schedule),
         "gaussian": _gaussian,
         "ito": lambda parts: Ito(parts.backbone.schedule, shares_of(parts.members)),
         "joint": _joint,
