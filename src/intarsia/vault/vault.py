@@ -114,8 +114,9 @@ class Vault(VaultReader):
     ) -> Iterator[TrainStep]:
         """Train compartments, one step of each in turn; when the iterator ends they are in place.
 
-        A run that was interrupted goes on where its last checkpoint stands, and ends with the same bytes. What was
-        trained with the same settings before is left as it is.
+        A run that was interrupted goes on where its last checkpoint stands, and ends with the same bytes; one that has
+        saved no step is begun anew, whatever its settings. What was trained with the same settings before is left as it
+        is. All of them begin, or none.
 
         Args:
             routers: the router parts to fit, by kind or by their settings.
@@ -124,9 +125,10 @@ class Vault(VaultReader):
 
         Raises:
             UnknownName: no such source or router part.
-            SettingsError: begun or finished with other settings; every field is named.
+            SettingsError: begun or finished with other settings, every one of which is named; or it diverges.
             IncompatibleError: the samples have changed since.
-            VaultError: another process trains it, or the disk is full.
+            CorruptError: a checkpoint is damaged.
+            VaultError: another process trains it, the source was forgotten or replaced meanwhile, or the disk is full.
         """
         check_whole("save_every", save_every)
         self._store.settle()
@@ -161,6 +163,7 @@ class Vault(VaultReader):
 
         Raises:
             UnknownName: no such source.
+            CorruptError: the record of another compartment cannot be read, so that it might have seen the source.
             VaultError: it is being trained, another process is writing, or the disk fails; then it is either untouched,
                 or forgotten to the end before the vault is next used.
         """
