@@ -138,9 +138,18 @@ def test_a_bad_folder_is_refused_whole(vault: Path, tmp_path: Path, run, make: C
         ("train v fir --targets attn.qvk", "unknown LoRA target 'attn.qvk': did you mean 'attn.qkv'?"),
         ("train v fir --routers gausian", "unknown router part 'gausian': did you mean 'gaussian'?"),
         ("train v fir --steps 0", "steps is 0"),
+        ("train v fir --threads 1000000", "threads is 1000000, expected a whole number, from 1 to 1024"),
+        ("train v fir --lr nan", "lr is nan, expected a finite number, above 0"),
+        ("train v fir --scale inf", "scale is inf, expected a finite number"),
+        ("train v fir --save-every 0", "save_every is 0, expected"),
+        ("sample v --out o --guidance-scale nan", "guidance_scale is nan, expected a finite number"),
+        ("sample v --out o --steps 1000000000000", "steps is 1000000000000, expected"),
         ("train v fir --precision half", "precision 'half'"),
         ("sample v --out o --sources oka", "unknown source 'oka': did you mean 'oak'?"),
-        ("sample v --out o --sources fir", "source 'fir' has no compartment yet"),
+        (
+            "sample v --out o --sources fir",
+            "source 'fir' has no compartment yet; train it first, with `intarsia train`",
+        ),
         ("sample v --out o --weights gausian", "unknown weights 'gausian'"),
         ("sample v --out o --weights prototype", "has no router part 'prototype'"),
         ("sample v --out o --routing top-k", "unknown routing 'top-k'"),
@@ -306,7 +315,12 @@ def test_what_a_terminal_would_obey_is_shown_escaped(vault: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")]
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+        RuntimeError("CUDA out of memory. Tried to allocate 8 GiB."),
+    ],
 )
 def test_too_little_memory_is_no_fault_of_ours(run, monkeypatch: pytest.MonkeyPatch, error: Exception):
     raising(monkeypatch, error)

@@ -151,6 +151,21 @@ def test_work_is_silent_where_no_terminal_is(vault: Path, run):
     assert answer.out.splitlines()[1].split("\t")[:3] == ["fir", "trained", "lora"]
 
 
+def test_sample_before_any_training_names_the_command(package: Path, tmp_path: Path, done, run):
+    done("init", tmp_path / "v", "--backbone", package)
+    answer = run("sample", tmp_path / "v", "--out", tmp_path / "out")
+    assert (answer.code, answer.out) == (1, "")
+    assert "train with `intarsia train`" in answer.err
+
+
+def test_one_is_not_counted_as_many(vault: Path, tmp_path: Path, run):
+    alone = write_images(tmp_path / "alone", 1, labels=("a",))
+    added = run("source", "add", vault, "alone", alone, "--owner", "Dan", "--licence", "MIT").out
+    assert added.startswith("Added alone: 1 image, 1 label, ")
+    assert run("sample", vault, *DRAW[2:], "--count", "1", "--out", tmp_path / "o").out.startswith("1 image in ")
+    assert "(1 image of Dan)" in run("forget", vault, "alone").err
+
+
 def test_sample_writes_images_report_weights_and_grid(vault: Path, tmp_path: Path, done):
     out, prompts = tmp_path / "out", ("--adapter", "prompts", "--per-class", "--tokens", 1)
     done("train", vault, "oak", "elm", *QUICK[:-2], *prompts, "--restart")

@@ -109,6 +109,6 @@ def explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     what = " ".join(f"{type(error).__name__}: {error}".split())
-    if isinstance(error, MemoryError) or "not enough memory" in what:  # torch raises a plain RuntimeError
-        return f"more memory was asked for than there is ({what}); ask for fewer or smaller images at once"
+    if isinstance(error, MemoryError) or "tried to allocate" in what.lower():  # torch raises a plain RuntimeError
+        return "more memory was asked for than there is; ask for fewer steps, or for fewer or smaller images at once"
     return f"a fault in intarsia itself ({what}); run it again with --debug and pass on what it shows"

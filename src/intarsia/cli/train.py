@@ -93,7 +93,9 @@ def train(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Sources to train side by side; without any, all that have no compartment yet.", show_default=False
+            help="Sources to train side by side; without any, all that have no compartment yet.",
+            metavar="NAME",
+            show_default=False,
         ),
     ] = None,
     routers: Annotated[
@@ -116,7 +118,7 @@ def train(
     settings = TrainSettings(adapter=adapter.kind(), **vars(options))
     opened = Vault.open(vault)
     before = {compartment.name: compartment.digest for compartment in opened.compartments()}
-    wanted = list(distinct("NAMES", names)) if names else _all(opened, set() if restart else set(before))
+    wanted = list(distinct("NAME", names)) if names else _all(opened, set() if restart else set(before))
     steps = opened.training(
         wanted, settings, routers=split("--routers", routers) or ("gaussian",), restart=restart, save_every=save_every
     )

@@ -55,7 +55,7 @@ class Pieces:
 
 
 class AdapterKind(Protocol):
-    """What a new kind must offer; see CONTRIBUTING, "A new adapter kind"."""
+    """What a new kind must offer; see CONTRIBUTING, "Add an adapter kind"."""
 
     name: ClassVar[str]
     default_lr: ClassVar[float]

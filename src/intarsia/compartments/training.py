@@ -28,6 +28,7 @@ from intarsia.errors import CorruptError, SettingsError
 from intarsia.files import load_sealed, save_sealed
 
 MOST_ROWS = 1 << 16  # images in one step; more is a slip of the keyboard
+MOST_THREADS = 1024  # far beyond, the thread library itself breaks down
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ class TrainSettings:
         if self.lr is not None:
             check_number("lr", self.lr, above=0)
         if self.threads is not None:
-            check_whole("threads", self.threads)
+            check_whole("threads", self.threads, most=MOST_THREADS)
         resolve_precision(self.precision)
         if self.steps % self.slices:
             raise SettingsError(

@@ -23,6 +23,9 @@ OnProgress = Callable[[int, int], None]
 """Called with (steps done, steps in all) over all batches."""
 
 
+MOST_STEPS = 1 << 20  # the grid of times is laid out before the first step
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings:
     """How images are drawn.
@@ -48,8 +51,8 @@ class SampleSettings:
         if self.spacing not in SPACINGS:
             raise UnknownName("time spacing", self.spacing, SPACINGS)
         check_seed(self.seed)
-        for name in ("steps", "batch"):
-            check_whole(name, getattr(self, name))
+        check_whole("steps", self.steps, most=MOST_STEPS)
+        check_whole("batch", self.batch)
         check_number("guidance_scale", self.guidance_scale)
         check_number("eta", self.eta, least=0, most=1)
         if self.analytic_start is not None:

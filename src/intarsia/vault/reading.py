@@ -167,7 +167,9 @@ class VaultReader:
         self._store.settle()
         wanted = self._store.names(COMPARTMENTS) if names is None else listed(names)
         if not wanted:
-            raise SettingsError("a composition needs at least one source; train one, or name those to compose")
+            raise SettingsError(
+                "a composition needs at least one source that is trained; train with `intarsia train`, or name some"
+            )
         members = [self._shelf.compartment(name) for name in wanted]
         licences = self._shelf.licences(members)
         model = compose(

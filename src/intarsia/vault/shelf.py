@@ -45,7 +45,7 @@ class Shelf:
         """
         if name not in self.store.names(COMPARTMENTS):
             self.check_known(name)
-            raise SettingsError(f"source '{name}' has no compartment yet; train it first")
+            raise SettingsError(f"source '{name}' has no compartment yet; train it first, with `intarsia train`")
         folder = self.store.compartment(name)
         try:
             compartment = Compartment.load(folder)
