@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +38,7 @@ from intarsia.composition import (
 from intarsia.composition.member import Labels, shares_of
 from intarsia.composition.sampling import OnProgress
 from intarsia.data import Source
-from intarsia.errors import SettingsError, UnknownName
+from intarsia.errors import IncompatibleError, SettingsError, UnknownName
 from intarsia.routers import (
     GaussianBank,
     GaussianPart,
@@ -227,10 +228,10 @@ def compose(
 
 
 def _closed_form(parts: Parts) -> GaussianBank | None:
-    """The members' Gaussians for an analytic start, if all have them."""
-    if any("gaussian" not in member.compartment.router_settings for member in parts.members):
-        return None
-    return GaussianBank(parts.of(GaussianPart, "gaussian"))
+    """The members' Gaussians for an analytic start, if all have them, in one basis."""
+    with contextlib.suppress(IncompatibleError):
+        return GaussianBank(parts.of(GaussianPart, "gaussian"))
+    return None
 
 
 def given_prior(prior: Mapping[str, float], names: Sequence[str]) -> Tensor:
