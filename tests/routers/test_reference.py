@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from intarsia.backbone import Backbone
+from intarsia.data.source import hash_fraction
 from intarsia.diffusion import GaussianMixture, exact_weights, keyed_generator, keyed_normal
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
 from intarsia.files import tensors_to_bytes
 from intarsia.routers import HeadSettings, ReferenceBank, ReferencePart, reference
+from intarsia.routers.calibration import identity
 from intarsia.routers.heads import logits
 
 Draws = tuple[Tensor, list[str]]
@@ -70,6 +72,44 @@ def test_the_bank_equals_each_part_alone(parts: list[ReferencePart], backbone: B
     x_t, t = keyed_normal((6, 1, 4, 4), "x_t"), torch.rand(6)
     alone = torch.cat([ReferenceBank([part], backbone)(x_t, t) for part in parts], dim=1)
     torch.testing.assert_close(ReferenceBank(parts, backbone)(x_t, t), alone)
+
+
+def test_calibration_helps_where_the_head_is_too_sure(
+    parts: list[ReferencePart], pictures: list[GaussianMixture], backbone: Backbone
+) -> None:
+    """Near pure noise, where there is next to nothing to tell."""
+    x_t, times = noisy(pictures, backbone, 0.95)
+    raw = [replace(part, calibration=identity(8)) for part in parts]
+    flat, prior = x_t.flatten(1).double(), torch.full((3,), 1 / 3).double()
+    exact = exact_weights(pictures, prior, flat, backbone.schedule.alpha(times), backbone.schedule.sigma(times))
+    ours, without = (
+        (ReferenceBank(each, backbone)(x_t, times).softmax(1) - exact).abs().mean() for each in (parts, raw)
+    )
+    assert ours < 0.8 * without
+
+
+def test_what_calibrates_does_not_train(picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone) -> None:
+    """Other held-out pictures change the calibration and not the head, other trained ones change both."""
+    latents, names = picture_draws[0][0][:80], picture_draws[0][1][:80]
+    held = torch.tensor([hash_fraction(0, name) < 0.2 for name in names])
+    assert 8 <= int(held.sum()) < 40
+
+    def fit(changed: Tensor) -> ReferencePart:
+        return ReferencePart.fit(
+            torch.where(changed[:, None, None, None], -latents, latents), names, picture_core, backbone, settings=QUICK
+        )
+
+    plain, other_held, other_trained = (fit(which) for which in (torch.zeros(80).bool(), held, ~held))
+    assert all(torch.equal(plain.params[name], other_held.params[name]) for name in plain.params)
+    assert not torch.equal(plain.calibration, other_held.calibration)
+    assert not torch.equal(plain.params["query"], other_trained.params["query"])
+
+
+def test_a_handful_of_samples_is_not_calibrated(
+    picture_draws: list[Draws], picture_core: Tensor, backbone: Backbone
+) -> None:
+    few = ReferencePart.fit(picture_draws[0][0][:9], picture_draws[0][1][:9], picture_core, backbone, settings=QUICK)
+    assert torch.equal(few.calibration, identity(8))
 
 
 def bytes_of(draws: Draws, core: Tensor, backbone: Backbone) -> bytes:

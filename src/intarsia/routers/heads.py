@@ -38,6 +38,9 @@ class HeadSettings:
         hidden: width of the perceptron.
         queries: learned queries that pool the tokens.
         odds: o, the weight of the source's samples over the core's in the loss of a reference head.
+        holdout: share of the samples, chosen by a hash of their ids, on which a reference head is calibrated; 0 for
+            none. A head with fewer than eight such samples, of its source or of the core, is trained on all instead.
+        bins: of time, each with a calibration of its own.
         seed: of parameters, times and noise.
 
     Raises:
@@ -50,13 +53,16 @@ class HeadSettings:
     hidden: int = 64
     queries: int = 4
     odds: float = 1.0
+    holdout: float = 0.2
+    bins: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "hidden", "queries"):
+        for name in ("steps", "batch", "hidden", "queries", "bins"):
             check_whole(name, getattr(self, name))
         for name in ("lr", "odds"):
             check_number(name, getattr(self, name), above=0)
+        check_number("holdout", self.holdout, least=0, below=1)
         check_seed(self.seed)
 
     def settings(self) -> dict[str, Any]:

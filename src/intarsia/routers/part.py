@@ -59,6 +59,11 @@ class SampleSet:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def where(self, keep: Tensor) -> SampleSet:
+        """The samples where `keep` (N,) is true; at least one."""
+        rows = keep.nonzero()[:, 0].tolist()
+        return SampleSet(self.latents[keep], [self.ids[row] for row in rows], [self.labels[row] for row in rows])
+
     def check_shape(self, latent_shape: Sequence[int]) -> None:
         """Refuse samples of another latent space.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
@@ -11,7 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from intarsia.backbone.backbone import Backbone
+from intarsia.data.source import hash_fraction
+from intarsia.diffusion import keyed_generator
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
+from intarsia.routers.calibration import bin_of, calibrated, fit_bin, identity
 from intarsia.routers.heads import (
     PARAM_NAMES,
     HeadSettings,
@@ -23,7 +27,11 @@ from intarsia.routers.heads import (
     logits,
     mid_features,
 )
-from intarsia.routers.part import SampleSet, stored
+from intarsia.routers.part import SampleSet, one_thread, stored
+
+_SPLIT = 0  # seed of the hash that holds samples out; the same for every source and every fit
+_FEWEST = 8  # held-out samples of either side from which a calibration is worth having
+_ROUNDS = 32  # of draws for the calibration, each of half a batch per side
 
 
 @final
@@ -33,6 +41,7 @@ class ReferencePart:
 
     Args:
         params: one head with one output.
+        calibration: (bins, 2) scale and shift of the head's log-ratio, see `calibration`.
         backbone: digest of the backbone whose features it reads.
         trained_with: the settings; their odds are subtracted when the head is used.
     """
@@ -40,6 +49,7 @@ class ReferencePart:
     isolated: ClassVar[bool] = True
 
     params: Params
+    calibration: Tensor
     backbone: str
     trained_with: HeadSettings
 
@@ -53,7 +63,7 @@ class ReferencePart:
         *,
         settings: HeadSettings | None = None,
     ) -> ReferencePart:
-        """Fit one source against the core.
+        """Fit one source against the core, and calibrate it on samples of both that were held out.
 
         Args:
             latents: (N, *latent_shape) of the source, with N ids, in any order. The same set gives the same bytes.
@@ -66,20 +76,18 @@ class ReferencePart:
         settings = settings or HeadSettings()
         samples = SampleSet(latents, ids)
         check_latents((samples.latents, core_latents), backbone)
-        half = max(1, settings.batch // 2)
+        fitted, held = _split(samples, core_latents, settings)
 
         def loss_of(params: Params, step: int) -> Tensor:
-            source = draw(samples, half, backbone, seed=settings.seed, step=step)
-            core = draw_core(core_latents, half, backbone, seed=settings.seed, step=step)
-            x_t, t = torch.cat([source.x_t, core.x_t]), torch.cat([source.t, core.t])
-            h = logits(params, mid_features(backbone, x_t, t), t)[:, 0, 0]
-            return reference_loss(h[: len(source.t)], h[len(source.t) :], settings.odds)
+            return reference_loss(*_both_sides(params, fitted, backbone, settings, step)[:2], settings.odds)
 
-        return cls(fit_head(backbone.network.config.dim, 1, settings, loss_of), backbone.digest, settings)
+        params = fit_head(backbone.network.config.dim, 1, settings, loss_of)
+        calibration = identity(settings.bins) if held is None else _calibration(params, held, backbone, settings)
+        return cls(params, calibration, backbone.digest, settings)
 
     def tensors(self) -> Params:
         """For a safetensors file; `from_tensors` reads them back."""
-        return dict(self.params)
+        return self.params | {"calibration": self.calibration}
 
     def settings(self) -> dict[str, Any]:
         """What belongs beside the tensors, JSON-able."""
@@ -92,9 +100,10 @@ class ReferencePart:
         Raises:
             CorruptError: something is missing.
         """
-        params = dict(zip(PARAM_NAMES, stored(tensors, PARAM_NAMES, "the reference part"), strict=True))
+        *head, calibration = stored(tensors, (*PARAM_NAMES, "calibration"), "the reference part")
+        params = dict(zip(PARAM_NAMES, head, strict=True))
         try:
-            return cls(params, settings["backbone"], HeadSettings(**settings["fit"]))
+            return cls(params, calibration, settings["backbone"], HeadSettings(**settings["fit"]))
         except (KeyError, TypeError) as error:
             raise CorruptError(
                 f"the reference part cannot be read ({error}); restore its files or fit it again"
@@ -119,19 +128,20 @@ class ReferenceBank:
                     f"a reference part was fitted on the backbone {part.backbone[:16]}…, this is "
                     f"{backbone.digest[:16]}…: fit it again on this one"
                 )
-        shapes = [str([tuple(part.params[name].shape) for name in PARAM_NAMES]) for part in parts]
+        shapes = [str([tuple(tensor.shape) for tensor in part.tensors().values()]) for part in parts]
         if len(set(shapes)) > 1:
             raise IncompatibleError(
                 f"reference parts of different head shapes ({', '.join(shapes)}): fit all of them alike"
             )
         self.backbone = backbone
         self._params = {name: torch.cat([part.params[name] for part in parts]) for name in PARAM_NAMES}
+        self._calibration = torch.stack([part.calibration for part in parts])
         self._log_odds = torch.tensor([part.trained_with.odds for part in parts]).log()
 
     # science.md section 3: w = softmax_i(h_i - log o_i + log lambda_i); p^0 cancels
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """h_i - log o_i, an estimate of log p_t^i(x_t) - log p_t^0(x_t), for every source.
+        """h_i - log o_i, calibrated: an estimate of log p_t^i(x_t) - log p_t^0(x_t), for every source.
 
         Args:
             x_t: (B, *latent_shape).
@@ -139,10 +149,62 @@ class ReferenceBank:
         Returns:
             (B, n).
         """
-        return logits(self._params, mid_features(self.backbone, x_t, t), t)[..., 0] - self._log_odds
+        h = logits(self._params, mid_features(self.backbone, x_t, t), t)[..., 0] - self._log_odds
+        return calibrated(h, t, self._calibration)
 
 
 # Logistic regression at odds o: its optimum is h = log o + log p_t^i(x_t) / p_t^0(x_t)
 def reference_loss(h_source: Tensor, h_core: Tensor, odds: float) -> Tensor:
     """Mean loss of each side, so that the odds do not depend on how many samples a source has."""
     return (odds * F.softplus(-h_source).mean() + F.softplus(h_core).mean()) / (1 + odds)
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Samples of the source, and latents of the core (M, *latent_shape)."""
+
+    source: SampleSet
+    core: Tensor
+
+
+def _split(samples: SampleSet, core_latents: Tensor, settings: HeadSettings) -> tuple[_Sides, _Sides | None]:
+    """What the head is trained on and what it is calibrated on; all and None where too little can be held out."""
+    held = torch.tensor([hash_fraction(_SPLIT, id) < settings.holdout for id in samples.ids])
+    # The core is public and fixed, so places may decide.
+    held_core = torch.from_numpy(keyed_generator("head holdout").random(len(core_latents)) < settings.holdout)
+    counts = (held.sum(), (~held).sum(), held_core.sum(), (~held_core).sum())
+    if min(int(count) for count in counts) < _FEWEST:
+        return _Sides(samples, core_latents), None
+    return (
+        _Sides(samples.where(~held), core_latents[~held_core]),
+        _Sides(samples.where(held), core_latents[held_core]),
+    )
+
+
+def _both_sides(
+    params: Params, sides: _Sides, backbone: Backbone, settings: HeadSettings, step: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(h of the source's draws, h of the core's, times of the former, times of the latter), each (half a batch,)."""
+    half = max(1, settings.batch // 2)
+    source = draw(sides.source, half, backbone, seed=settings.seed, step=step)
+    core = draw_core(sides.core, half, backbone, seed=settings.seed, step=step)
+    x_t, t = torch.cat([source.x_t, core.x_t]), torch.cat([source.t, core.t])
+    h = logits(params, mid_features(backbone, x_t, t), t)[:, 0, 0]
+    return h[: len(source.t)], h[len(source.t) :], source.t, core.t
+
+
+@torch.no_grad()
+def _calibration(params: Params, held: _Sides, backbone: Backbone, settings: HeadSettings) -> Tensor:
+    """(bins, 2) float32, from as many held-out draws as `_ROUNDS` steps of training take."""
+    with one_thread():
+        steps = range(settings.steps, settings.steps + _ROUNDS)
+        drawn = [_both_sides(params, held, backbone, settings, step) for step in steps]
+        h_source, h_core, t_source, t_core = (torch.cat(side) for side in zip(*drawn, strict=True))
+        log_odds = math.log(settings.odds)
+        rows = identity(settings.bins).double()
+        for number in range(settings.bins):
+            source = h_source[bin_of(t_source, settings.bins) == number] - log_odds
+            core = h_core[bin_of(t_core, settings.bins) == number] - log_odds
+            if len(source) and len(core):
+                rows[number] = fit_bin(source, core, 1 / len(held.source))
+    return rows.float()
