@@ -149,6 +149,25 @@ def test_report_says_what_was_compared():
     assert "24 rows a side" in str(report)
 
 
+def test_progress_is_told_of_both_sides_and_of_every_family(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("intarsia.audit.features._AT_ONCE", 10)
+    images, told = features(24, 16, "images").reshape(24, 1, 4, 4), []
+    chosen = ("precision", "fd", "recall")
+    quiet = measure(images, images[:13], network=Toy(), metrics=chosen, settings=FEW, small=True)
+    loud = measure(
+        images,
+        images[:13],
+        network=Toy(),
+        metrics=chosen,
+        settings=FEW,
+        small=True,
+        on_progress=lambda *k: told.append(k),
+    )
+    assert quiet == loud
+    assert [done for what, done, total in told if (what, total) == ("images", 37)] == [10, 20, 24, 34, 37]
+    assert told[-2:] == [("figures", 1, 2), ("figures", 2, 2)]
+
+
 def test_small_sets_are_refused_unless_wanted():
     few = of(features(FEWEST_IMAGES - 1, 2))
     with pytest.raises(InputError, match=r"1499 images .* at least 1,500"):

@@ -6,14 +6,14 @@ A figure means nothing without its network, its counts and its floor, so a repor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from intarsia.audit.features import FeatureNetwork, Features, Images, OnProgress
+from intarsia.audit.features import FeatureNetwork, Features, Images
 from intarsia.audit.frechet import frechet_trials
 from intarsia.audit.halves import Estimate, Halves, Resampling, Trials, floor_range, interval
 from intarsia.audit.inception import FID_WEIGHTS
@@ -26,6 +26,8 @@ FEWEST_IMAGES = 1500
 _FEWEST_OF_ALL = 2 * (DENSITY_NEIGHBOURS + 1)  # a half must hold an image and its neighbours
 
 Family = Callable[[Tensor, Tensor, Halves], dict[str, Trials]]
+OnProgress = Callable[[str, int, int], None]
+"""Told of what ("images", then "figures") how many are done, out of how many."""
 
 
 @dataclass(frozen=True)
@@ -132,20 +134,19 @@ def measure(
 ) -> Report:
     """Compare generated images with real ones; arguments as for `measure_features`.
 
-    `on_progress` is told how many images the network has seen, of both sides.
-
     Raises:
         InputError: images that the network does not read, and as `measure_features`.
         SettingsError, UnknownName: as `measure_features`.
     """
+    _check_metrics(metrics)
     check_count(min(len(fake), len(real)), small=small)
     total = len(fake) + len(real)
-    tell = on_progress or (lambda done, total: None)
+    tell = on_progress or _say_nothing
     found = (
-        Features.of(fake, network, on_progress=lambda done, _: tell(done, total)),
-        Features.of(real, network, on_progress=lambda done, _: tell(len(fake) + done, total)),
+        Features.of(fake, network, on_progress=lambda done, _: tell("images", done, total)),
+        Features.of(real, network, on_progress=lambda done, _: tell("images", len(fake) + done, total)),
     )
-    return measure_features(*found, metrics=metrics, settings=settings, small=small)
+    return measure_features(*found, metrics=metrics, settings=settings, small=small, on_progress=on_progress)
 
 
 def measure_features(
@@ -155,6 +156,7 @@ def measure_features(
     metrics: Sequence[str] = tuple(METRICS),
     settings: Resampling | None = None,
     small: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> Report:
     """Compare features of generated images with those of real ones, at equal counts.
 
@@ -166,6 +168,7 @@ def measure_features(
         metrics: keys of `METRICS`.
         settings: replicates, confidence, seed.
         small: compare fewer than 1,500 images a side, with the noise and the bias that this brings.
+        on_progress: told what is done.
 
     Raises:
         IncompatibleError: features of two networks.
@@ -182,7 +185,12 @@ def measure_features(
         _thinned(side.rows, count, settings.seed, name) for side, name in ((fake, "fake"), (real, "real"))
     )
     halves = Halves.draw(count, settings)
-    trials = {name: trial for family in _families(metrics) for name, trial in family(rows, reference, halves).items()}
+    trials: dict[str, Trials] = {}
+    # Each family once: two figures of one share its distances.
+    families = list(dict.fromkeys(METRICS[name].family for name in metrics))
+    for done, family in enumerate(families, start=1):
+        trials |= family(rows, reference, halves)
+        (on_progress or _say_nothing)("figures", done, len(families))
     scores = {
         name: Score(
             interval(trials[name], halves, settings.confidence, METRICS[name].bounds),
@@ -202,9 +210,8 @@ def measure_features(
     )
 
 
-def _families(metrics: Sequence[str]) -> Iterator[Family]:
-    """Each once: two figures of one family share its distances."""
-    yield from dict.fromkeys(METRICS[name].family for name in metrics)
+def _say_nothing(what: str, done: int, total: int) -> None:
+    pass
 
 
 def _check_metrics(metrics: Sequence[str]) -> None:

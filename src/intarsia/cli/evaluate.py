@@ -147,7 +147,7 @@ def evaluate(
             metrics=metrics,
             settings=settings,
             small=comparing.small,
-            on_progress=lambda done, total: bars.show("images", done, total),
+            on_progress=bars.show,
         )
     about = {"samples": samples, "real": real, "sources": list(pictures.sources or [])}
     output.answer(about | report.document(), *_lines(report))
