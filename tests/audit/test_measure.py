@@ -195,7 +195,7 @@ def test_bad_features_are_refused(bad: Tensor):
 
 
 def test_settings_are_checked():
-    for wrong in ({"replicates": 1}, {"confidence": 1.0}):
+    for wrong in ({"replicates": 1}, {"replicates": 10**9}, {"confidence": 1.0}, {"seed": -1}):
         with pytest.raises(SettingsError):
             Resampling(**wrong)
     rows = of(features(20, 2))

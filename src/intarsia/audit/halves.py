@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from intarsia.checks import check_number, check_seed, check_whole
 from intarsia.diffusion import keyed_generator
-from intarsia.errors import SettingsError
+
+_MOST_REPLICATES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +40,9 @@ class Resampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.replicates < 2:
-            raise SettingsError(f"replicates is {self.replicates}: a spread needs at least 2")
-        if not 0 < self.confidence < 1:
-            raise SettingsError(f"confidence is {self.confidence}: it is a share between 0 and 1")
+        check_whole("replicates", self.replicates, least=2, most=_MOST_REPLICATES)
+        check_number("confidence", self.confidence, above=0, below=1)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
