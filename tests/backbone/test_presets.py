@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from intarsia.backbone import PRESETS, AutoencoderConfig, Preset, UViT, UViTConfig, build
-from intarsia.diffusion import Cosine
+from intarsia.diffusion import Cosine, Flow
 from intarsia.errors import SettingsError, UnknownName
 
 OURS = [name for name in PRESETS if "tiny" in name or "pixel" in name]
@@ -43,6 +43,13 @@ def test_official_presets_predict_eps() -> None:
     official = [preset for name, preset in PRESETS.items() if name not in OURS]
     assert {preset.prediction for preset in official} == {"eps"}
     assert {preset.time_scale for preset in official} == {999.0, 1000.0}
+
+
+def test_presets_of_flow_matching_are_the_others_with_another_process() -> None:
+    for name in ("uvit-tiny-8", "uvit-tiny-32"):
+        plain, flow = PRESETS[name], PRESETS[f"{name}-flow"]
+        assert (flow.schedule, flow.prediction) == (Flow(), "velocity")
+        assert (flow.network, flow.autoencoder) == (plain.network, plain.autoencoder)
 
 
 def test_a_seed_fixes_the_parameters() -> None:

@@ -13,7 +13,7 @@ from intarsia.backbone.autoencoder import Autoencoder, AutoencoderConfig
 from intarsia.backbone.backbone import Backbone
 from intarsia.backbone.official import PREDICTION, PROCESSES
 from intarsia.backbone.uvit import UViT, UViTConfig
-from intarsia.diffusion import PREDICTIONS, Cosine, Schedule, keyed_generator
+from intarsia.diffusion import PREDICTIONS, Cosine, Flow, Schedule, keyed_generator
 from intarsia.errors import SettingsError, UnknownName
 
 
@@ -52,6 +52,16 @@ def _ours(network: UViTConfig, note: str, autoencoder: AutoencoderConfig | None 
     )
 
 
+# science.md section 3, flow matching: x_t = (1 - t) x0 + t eps, velocity = eps - x0
+def _flow(network: UViTConfig, note: str, autoencoder: AutoencoderConfig | None = None) -> Preset:
+    return replace(_ours(network, note, autoencoder), schedule=Flow(), prediction="velocity")
+
+
+_TINY_8 = UViTConfig(image_size=8, channels=1, patch_size=2, dim=96, depth=5, heads=3)
+_TINY_32 = UViTConfig(image_size=8, channels=8, patch_size=1, dim=192, depth=9, heads=4)
+_CODER_32 = AutoencoderConfig(image_size=32, channels=3, latent_channels=8, widths=(64, 128))
+
+
 def _official(network: UViTConfig, process: str, note: str) -> Preset:
     chosen = PROCESSES[process]
     return Preset(
@@ -61,19 +71,16 @@ def _official(network: UViTConfig, process: str, note: str) -> Preset:
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "uvit-tiny-8": _ours(
-            UViTConfig(image_size=8, channels=1, patch_size=2, dim=96, depth=5, heads=3),
-            "grey images of 8x8, the digits of the demo",
-        ),
+        "uvit-tiny-8": _ours(_TINY_8, "grey images of 8x8, the digits of the demo"),
+        "uvit-tiny-8-flow": _flow(_TINY_8, "as uvit-tiny-8, by flow matching"),
         "uvit-tiny-28": _ours(
             UViTConfig(image_size=28, channels=1, patch_size=4, dim=128, depth=7, heads=4),
             "grey images of 28x28",
         ),
         "uvit-tiny-32": _ours(
-            UViTConfig(image_size=8, channels=8, patch_size=1, dim=192, depth=9, heads=4),
-            "colour images of 32x32 in a small learned latent space, the emoji of the demo",
-            AutoencoderConfig(image_size=32, channels=3, latent_channels=8, widths=(64, 128)),
+            _TINY_32, "colour images of 32x32 in a small learned latent space, the emoji of the demo", _CODER_32
         ),
+        "uvit-tiny-32-flow": _flow(_TINY_32, "as uvit-tiny-32, by flow matching", _CODER_32),
         "uvit-pixel-32": _ours(
             UViTConfig(image_size=32, channels=3, patch_size=4, dim=192, depth=9, heads=4),
             "colour images of 32x32 without a latent space",
