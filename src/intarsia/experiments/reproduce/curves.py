@@ -15,8 +15,9 @@ from intarsia.data import Source
 from intarsia.diffusion import keyed_generator
 from intarsia.experiments.reproduce.bench import Bench, Row, keys_of
 from intarsia.experiments.reproduce.figures import Spread, markdown
+from intarsia.experiments.reproduce.plots import Panel, curve_of, plot
 from intarsia.experiments.reproduce.study import Study, measured
-from intarsia.experiments.reproduce.summary import curve_of, distance_of, paired, plot_lines, text_of, write_summary
+from intarsia.experiments.reproduce.summary import distance_of, paired, text_of, write_summary
 from intarsia.experiments.reproduce.world import by_class
 
 SOURCES = 8
@@ -87,7 +88,7 @@ def report_curves(bench: Bench, asks: str) -> Path:
         curve_of(method, bench.where(method=method), "sources", figure)
         for method in (COMPOSED, ANCESTRAL, RETRAINED, REAL)
     ]
-    plot_lines(bench.out / "curves.png", drawn, x="sources left", y=figure)
+    plot(bench.out / "curves.png", [Panel(curves=drawn, x="sources left", y=figure)])
     parts = [
         asks + "\n",
         markdown([*columns, "composed / retrained", "composed / with one source more"], lines),

@@ -11,6 +11,9 @@ from typing import Literal
 from intarsia.errors import SettingsError, UnknownName
 from intarsia.experiments.reproduce.bench import Bench, OnPhase, OnStep
 from intarsia.experiments.reproduce.curves import curves, report_curves
+from intarsia.experiments.reproduce.domains import domains, report_domains
+from intarsia.experiments.reproduce.limit import limit, report_limit
+from intarsia.experiments.reproduce.owners import owners, report_owners
 from intarsia.experiments.reproduce.scale import DIGITS, EMOJI, PAPER, Scale
 from intarsia.experiments.reproduce.splits import report_splits, splits
 from intarsia.experiments.reproduce.study import Study
@@ -37,6 +40,23 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             "What does forgetting sources one by one cost, and what does adding them, beside training anew?",
             curves,
             report_curves,
+        ),
+        "limit": Recipe(
+            "How small can sources be? Where do quality and cost break as they become more and smaller?",
+            limit,
+            report_limit,
+        ),
+        "domains": Recipe(
+            "How soon does it show whose image it will be, and what does naive averaging cost?",
+            domains,
+            report_domains,
+            emoji="optional",
+        ),
+        "owners": Recipe(
+            "Owners with styles of their own: what do the rules of composition give, beside one model of them all?",
+            owners,
+            report_owners,
+            emoji="always",
         ),
     }
 )

@@ -9,38 +9,47 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from intarsia.composition import Result
 from intarsia.data import Source
 from intarsia.experiments.reproduce.bench import Bench, keys_of
+from intarsia.experiments.reproduce.plots import Curve, Panel, curve_of, plot
 from intarsia.experiments.reproduce.scale import larger
 from intarsia.experiments.reproduce.study import Study, measured
-from intarsia.experiments.reproduce.summary import Curve, curve_of, distance_of, plot_lines, table, write_summary
-from intarsia.experiments.reproduce.world import Yardstick, at_random, by_class
+from intarsia.experiments.reproduce.summary import distance_of, table, write_summary
+from intarsia.experiments.reproduce.world import at_random, by_class
+
+Judge = Callable[[Result], Mapping[str, float]]
+"""The figures of a set of images."""
 
 
 def splits(study: Study, *, counts: Sequence[int] = (2, 4, 8)) -> None:
     """Fill the table."""
     images, yardstick = study.world.images, study.world.yardstick()
+
+    def judge(result: Result) -> Mapping[str, float]:
+        return measured(result, yardstick)
+
     study.bench.cell({"seed": "-", "split": "-", "sources": 0, "method": "real"}, yardstick.floor)
     for seed in study.scale.seeds:
         for size in (1, max(counts)):
-            monolith(study, yardstick, seed, size)
+            monolith(study, judge, seed, size)
         for count in counts:
-            compared(study, yardstick, seed, "class", by_class(images, count))
-            compared(study, yardstick, seed, "random", at_random(images, count, seed=seed))
+            compared(study, judge, seed, "class", by_class(images, count))
+            compared(study, judge, seed, "random", at_random(images, count, seed=seed))
 
 
-def monolith(study: Study, yardstick: Yardstick, seed: int, size: int) -> None:
+def monolith(study: Study, judge: Judge, seed: int, size: int) -> None:
     """All images in one source; the adapter `size` times as large as a source's."""
     key: dict[str, str | int] = {"seed": seed, "split": "-", "sources": 1, "method": f"monolith x{size}"}
 
     def compute() -> Mapping[str, float]:
         settings = larger(study.scale.trained(1, 1, seed=seed), size)
-        return measured(study.monolith(f"seed-{seed}-all-x{size}", study.world.images, settings), yardstick)
+        return judge(study.monolith(f"seed-{seed}-all-x{size}", study.world.images, settings))
 
     study.bench.cell(key, compute)
 
 
-def compared(study: Study, yardstick: Yardstick, seed: int, kind: str, sources: Sequence[Source]) -> None:
+def compared(study: Study, judge: Judge, seed: int, kind: str, sources: Sequence[Source]) -> None:
     """These sources composed by every method, and the best of them alone."""
     key: dict[str, str | int] = {"seed": seed, "split": kind, "sources": len(sources)}
     wanted = [*study.scale.methods, "best single"]
@@ -51,11 +60,11 @@ def compared(study: Study, yardstick: Yardstick, seed: int, kind: str, sources: 
     names = [source.name for source in sources]
 
     def composed(method: str) -> Callable[[], Mapping[str, float]]:
-        return lambda: measured(study.draw(team, names, method, seed), yardstick)
+        return lambda: judge(study.draw(team, names, method, seed))
 
     def best_single() -> Mapping[str, float]:
-        alone = (measured(study.draw(team, [name], "ancestral", seed), yardstick) for name in names)
-        return min(alone, key=lambda figures: figures[yardstick.distance])
+        alone = (judge(study.draw(team, [name], "ancestral", seed)) for name in names)
+        return min(alone, key=lambda figures: figures[study.world.distance])
 
     for method in study.scale.methods:
         study.bench.cell({**key, "method": method}, composed(method))
@@ -72,7 +81,7 @@ def report_splits(bench: Bench, asks: str) -> Path:
         for count in keys_of(bench.where(split=kind), "sources"):
             rows = table(bench.where(split=kind, sources=count), "method", (*quality, "calls", "share gap"), base)
             parts += [f"## {count} sources, split by {kind}\n", rows]
-        plot_lines(bench.out / f"{kind}.png", _curves(bench, kind, figure), x="sources", y=figure, log=True)
+        plot(bench.out / f"{kind}.png", [Panel(curves=_curves(bench, kind, figure), x="sources", y=figure, log=True)])
         parts.append(f"![{figure} against the number of sources, split by {kind}]({kind}.png)\n")
     return write_summary(bench, "splits", parts)
 

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from torch import Tensor
+
+from intarsia.audit import copy_report
 from intarsia.compartments import TrainSettings
 from intarsia.composition import Result, Routing, sample
 from intarsia.data import Source
@@ -14,6 +17,8 @@ from intarsia.experiments.reproduce.scale import METHODS, Scale
 from intarsia.experiments.reproduce.workshop import Team, Workshop
 from intarsia.experiments.reproduce.world import World, Yardstick
 from intarsia.vault.parts import PartSettings
+
+_SMALL = 64  # pixels a side
 
 
 @dataclass(frozen=True)
@@ -66,3 +71,13 @@ def measured(result: Result, yardstick: Yardstick) -> dict[str, float]:
     gap = (result.shares - result.prior).abs().max().item()
     calls = result.calls.double().mean().item()
     return {**yardstick.measure(result.images), "calls": calls, "share gap": gap}
+
+
+def copied(images: Tensor, world: World) -> float:
+    """Share of the images that are copies of training images, by a threshold that flags 1 % of the reference images.
+
+    Small images are compared pixel by pixel; large ones, where that takes too long, by their features.
+    """
+    features = world.network.features if images.shape[-1] > _SMALL else None
+    found = copy_report(images, [world.images], world.reference.pixels(), features=features)
+    return found.flagged.double().mean().item()

@@ -17,6 +17,8 @@ from intarsia.data import Sample, Source
 from intarsia.diffusion import keyed_generator
 from intarsia.vault.package import Core, check_package, find_package, read_core
 
+_BLOCK = 512
+
 
 @dataclass(frozen=True, eq=False)
 class Owner:
@@ -62,6 +64,11 @@ class World:
             "network": self.network.name,
         }
 
+    @property
+    def distance(self) -> str:
+        """The name of the figure that tables are ordered by."""
+        return f"FD-{self.network.name}"
+
     @cached_property
     def backbone(self) -> Backbone:
         return check_package(find_package(self.package))
@@ -72,11 +79,7 @@ class World:
 
     def yardstick(self, labels: Collection[str] | None = None) -> Yardstick:
         """Distances to the reference images, of these labels only if they are given."""
-        return Yardstick(
-            self.network,
-            _of_labels(self.reference, self._reference_features, labels),
-            _of_labels(self.images, self._training_features, labels),
-        )
+        return Yardstick(self, labels)
 
     def asked(self, count: int) -> list[str | None] | None:
         """The labels of `count` drawings: those of the reference images in random order, again and again."""
@@ -87,49 +90,51 @@ class World:
         return [labels[order[k % len(order)]] for k in range(count)]
 
     @cached_property
-    def _reference_features(self) -> Tensor:
-        return self.network.features(self.reference.images)
+    def reference_features(self) -> Tensor:
+        """float (N, d), in manifest order."""
+        return _features(self.network, self.reference)
 
     @cached_property
-    def _training_features(self) -> Tensor:
-        return self.network.features(self.images.images)
+    def training_features(self) -> Tensor:
+        """The same of the training images."""
+        return _features(self.network, self.images)
 
 
 @dataclass(frozen=True, eq=False)
 class Yardstick:
-    """Distances to real images in one feature network; `training` are the features of those that were trained on."""
+    """Distances to a world's reference images, of some labels only if they are given."""
 
-    network: FeatureNetwork
-    reference: Tensor
-    training: Tensor
-
-    @property
-    def distance(self) -> str:
-        """The name of the figure that tables are ordered by."""
-        return f"FD-{self.network.name}"
+    world: World
+    labels: Collection[str] | None
 
     def measure(self, images: Tensor) -> dict[str, float]:
         """Distances, precision and recall of images (N, C, H, W)."""
-        return self._figures(self.network.features(images))
+        return self._figures(self.world.network.features(images))
 
     def floor(self) -> dict[str, float]:
         """The same of real training images: what a perfect copyist would reach."""
-        return self._figures(self.training)
+        return self._figures(self._chosen(self.world.images, self.world.training_features))
 
     def _figures(self, found: Tensor) -> dict[str, float]:
-        precision, recall = precision_recall(found, self.reference)
+        reference = self._chosen(self.world.reference, self.world.reference_features)
+        precision, recall = precision_recall(found, reference)
         return {
-            self.distance: frechet_distance(found, self.reference),
-            "KID": kernel_distance(found, self.reference),
+            self.world.distance: frechet_distance(found, reference),
+            "KID": kernel_distance(found, reference),
             "precision": precision,
             "recall": recall,
         }
 
+    def _chosen(self, source: Source, features: Tensor) -> Tensor:
+        if self.labels is None:
+            return features
+        return features[torch.tensor([sample.label in self.labels for sample in source.manifest])]
 
-def _of_labels(source: Source, features: Tensor, labels: Collection[str] | None) -> Tensor:
-    if labels is None:
-        return features
-    return features[torch.tensor([sample.label in labels for sample in source.manifest])]
+
+def _features(network: FeatureNetwork, source: Source) -> Tensor:
+    """Of all images of a source, of which few at a time are unpacked."""
+    blocks = torch.arange(len(source)).split(_BLOCK)
+    return torch.cat([network.features(source.select_pixels(rows)) for rows in blocks])
 
 
 def by_class(images: Source, count: int) -> list[Source]:

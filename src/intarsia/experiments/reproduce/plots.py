@@ -1,0 +1,122 @@
+"""Plots of figures with their intervals, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from intarsia.errors import require
+from intarsia.experiments.pictures import COLOURS
+from intarsia.experiments.reproduce.bench import Row, keys_of
+from intarsia.experiments.reproduce.figures import Spread, spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Means with their intervals, at places along x."""
+
+    name: str
+    places: Sequence[float]
+    spreads: Sequence[Spread]
+
+
+def curve_of(name: str, rows: Sequence[Row], along: str, figure: str) -> Curve:
+    """A figure along a key that holds numbers, over the seeds of each; rows without the figure are left out."""
+    told = [row for row in rows if figure in row.figures]
+    places = keys_of(told, along)
+    spreads = [spread([row.figures[figure] for row in told if row.key[along] == place]) for place in places]
+    return Curve(name, [float(place) for place in places], spreads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Curves in one frame.
+
+    Args:
+        title: above it.
+        x, y: what the axes show.
+        log: whether x doubles from tick to tick.
+        backwards: whether x falls from left to right, as time does while an image is drawn.
+        top: where y ends; None where the curves do.
+    """
+
+    curves: Sequence[Curve]
+    x: str
+    y: str
+    title: str = ""
+    log: bool = False
+    backwards: bool = False
+    top: float | None = None
+
+
+def plot(path: Path, panels: Sequence[Panel]) -> None:
+    """A PNG of panels side by side, two in a row where there are four; the first names the curves.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    require("matplotlib", "experiments")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = 2 if len(panels) == 4 else len(panels)
+    rows = -(-len(panels) // columns)
+    width = 6.4 if columns == 1 else 4.4 * columns
+    figure = Figure(figsize=(width, 3.8 if rows == 1 else 3.2 * rows), layout="constrained", dpi=130)
+    FigureCanvasAgg(figure)
+    for number, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(rows, columns, number)
+        _fill(axes, panel)
+        if number == 1:
+            axes.legend(fontsize=8, frameon=False)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _fill(axes: Axes, panel: Panel) -> None:
+    for curve, colour in zip(panel.curves, COLOURS * 2, strict=False):
+        marker = "o-" if len(curve.places) <= 10 else "-"
+        axes.plot(curve.places, [s.mean for s in curve.spreads], marker, markersize=4, color=colour, label=curve.name)
+        if all(s.count > 1 for s in curve.spreads):
+            low, high = [s.low for s in curve.spreads], [s.high for s in curve.spreads]
+            axes.fill_between(curve.places, low, high, color=colour, alpha=0.15)
+    if panel.log:
+        axes.set_xscale("log", base=2)
+        places = sorted({place for curve in panel.curves for place in curve.places})
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.set_xlabel(panel.x)
+    axes.set_ylabel(panel.y)
+    axes.set_title(panel.title, fontsize=10, loc="left")
+    axes.set_ylim(bottom=0, top=panel.top)
+    if panel.backwards:
+        axes.invert_xaxis()
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def plot_bars(path: Path, names: Sequence[str], spreads: Sequence[Spread], *, x: str) -> None:
+    """A PNG of one bar per name, the first on top, with its interval.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    require("matplotlib", "experiments")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 0.9 + 0.3 * len(names)), layout="constrained", dpi=130)
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    reach = [s.high - s.mean if s.count > 1 else 0.0 for s in spreads]
+    axes.barh(range(len(names)), [s.mean for s in spreads], xerr=reach, height=0.65, color=COLOURS[0], capsize=2)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.set_xlabel(x)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(path, metadata={"Software": None})
