@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from intarsia.audit.features import Images, as_drawn
-from intarsia.compartments import Compartment, Lora, TrainSettings
+from intarsia.backbone import Backbone, UViT, UViTConfig
+from intarsia.compartments import Compartment, DeepPrompts, Lora, TrainSettings
 from intarsia.composition import SampleSettings
-from intarsia.data import Source
+from intarsia.data import Source, encode_png
+from intarsia.diffusion import Cosine, keyed_normal
+from intarsia.errors import CorruptError, InputError
+from intarsia.experiments.reproduce import Inputs, reproduce
 from intarsia.experiments.reproduce.bench import Bench
 from intarsia.experiments.reproduce.curves import ANCESTRAL, COMPOSED, REAL, RETRAINED, arrivals, report_curves
+from intarsia.experiments.reproduce.domains import domains_of, settling
+from intarsia.experiments.reproduce.limit import thin
 from intarsia.experiments.reproduce.run import fill
-from intarsia.experiments.reproduce.scale import Scale
+from intarsia.experiments.reproduce.scale import DIGITS, EMOJI, Scale
 from intarsia.experiments.reproduce.study import Study
-from intarsia.experiments.reproduce.world import World, by_class
+from intarsia.experiments.reproduce.world import Owner, World, by_class
+from intarsia.experiments.reproduce.worlds import among, emoji_world, folder_world
 from intarsia.files import read_json
-from intarsia.routers import GaussianSettings, PrototypeSettings
+from intarsia.routers import GaussianSettings, HeadSettings, PrototypeSettings
+from intarsia.vault import write_package
 
 QUICK = Scale(
     steps=16,
@@ -33,6 +42,7 @@ QUICK = Scale(
     methods=("gaussian", "naive"),
     seeds=(0,),
 )
+LABELS = tuple(f"label {k}" for k in range(8))
 
 
 def nobody(*_: object) -> None:
@@ -51,20 +61,42 @@ class Blurred:
         return F.adaptive_avg_pool2d(as_drawn(images), self.image_size).flatten(1)
 
 
-def drawn(name: str, count: int, seed: int) -> Source:
-    """Grey images of 8 px, one of eight labels each: a bar whose place is the label, in noise."""
-    generator = np.random.default_rng(seed)
-    images = generator.integers(0, 60, (count, 8, 8, 1), dtype=np.uint8)
-    for k, image in enumerate(images):
-        image[k % 8] += 150
+def bars(name: str, count: int, seed: int, *, labels: Sequence[str] = LABELS) -> Source:
+    """Grey images of 8 px: a bar whose place is the label, in noise."""
+    images = np.random.default_rng(seed).integers(0, 60, (count, 8, 8, 1), dtype=np.uint8)
+    given = [labels[k % len(labels)] for k in range(count)]
+    for image, label in zip(images, given, strict=True):
+        image[LABELS.index(label)] += 150
     names = [f"{k}.png" for k in range(count)]
-    labels = [f"label {k % 8}" for k in range(count)]
-    return Source.build(name, owner="Ada", licence="MIT", images=images, file_names=names, labels=labels)
+    return Source.build(name, owner="Ada", licence="MIT", images=images, file_names=names, labels=given)
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return World("bars", "uvit-tiny-8", drawn("all", 64, 0), drawn("reference", 120, 1), Blurred())
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny backbone that takes the labels, with random parameters."""
+    network = UViT(UViTConfig(image_size=8, channels=1, patch_size=2, dim=16, depth=3, heads=2, num_classes=9))
+    with torch.no_grad():
+        for name, p in network.named_parameters():
+            p.copy_(0.3 * keyed_normal(p.shape, "tiny", name) + float("norm" in name and p.ndim == 1))
+    folder = tmp_path_factory.mktemp("packages") / "tiny"
+    folder.mkdir()
+    write_package(folder, Backbone(network, Cosine(), labels=LABELS), bars("core", 80, 7))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(package: Path) -> World:
+    return World("bars", package, bars("all", 64, 0), bars("reference", 120, 1), Blurred())
+
+
+@pytest.fixture(scope="module")
+def owned(package: Path) -> World:
+    """Two owners; the last two labels are held out of both."""
+    owners = [
+        Owner(bars(name, 36, seed, labels=LABELS[:6]), bars(f"{name}-held", 60, seed + 1, labels=LABELS[6:]))
+        for name, seed in (("fluent3d", 10), ("fluentflat", 20))
+    ]
+    return among("bars", owners, package, Blurred())
 
 
 def run(name: str, out: Path, world: World, scale: Scale = QUICK) -> tuple[Bench, str]:
@@ -113,3 +145,115 @@ def test_the_claim_is_judged_by_the_interval(tmp_path: Path) -> None:
     page = report_curves(bench, "?").read_text(encoding="utf-8")
     assert "Against the retrained monolith: it holds with 6 left; it fails with 7 left." in page
     assert "Against the composition before: it holds with 6 left; it is open with 7 left." in page
+
+
+@pytest.mark.integration
+def test_limit_ends_with_one_call_to_the_nearest(tmp_path: Path, world: World) -> None:
+    bench, page = run("limit", tmp_path, world)
+    assert {(row.key["sources"], row.key["method"]) for row in bench.rows} == {
+        ("0", "real"),
+        *((count, method) for count in ("8", "32") for method in ("gaussian", "prototype", "ancestral")),
+        *(("64", method) for method in ("nearest", "ancestral")),
+    }
+    nearest = bench.where(method="nearest")[0].figures
+    assert nearest["calls"] == QUICK.sampling.steps
+    assert nearest["router / call"] > 0
+    assert 0 <= nearest["copies"] <= 1
+    assert nearest["bytes"] < bench.where(sources=8, method="gaussian")[0].figures["bytes"]
+    assert "ratio to gaussian, 8 sources" in page
+
+
+@pytest.mark.parametrize("count", [1, 8, 32, 128, 877])
+def test_smaller_sources_share_the_same_sample_gradients(count: int) -> None:
+    budget, settings = DIGITS.steps * DIGITS.training.rows, thin(DIGITS, count, seed=3)
+    assert budget * 0.99 <= count * settings.steps * settings.rows <= budget
+    assert settings.warmup <= settings.steps / 5
+    assert settings.seed == 3
+
+
+def test_domains_keep_the_weights_over_time(tmp_path: Path, world: World) -> None:
+    bench, _ = run("domains", tmp_path, world)
+    assert [(row.key["domain"], row.key["method"]) for row in bench.rows] == [
+        (domain, method) for domain in ("by class", "at random") for method in ("gaussian", "naive", "ancestral")
+    ]
+    for name in ("by-class", "at-random"):
+        lines = (tmp_path / f"weights-{name}-seed-0.csv").read_text().splitlines()[1:]
+        times, *ranks = zip(*(map(float, line.split(",")) for line in lines), strict=True)
+        assert list(times) == sorted(times, reverse=True)
+        assert np.allclose(np.sum(ranks, axis=0), 1)
+        assert all(np.all(np.diff(line) <= 0) for line in np.transpose(ranks))
+    (tmp_path / "weights-by-class-seed-0.csv").unlink()
+    with pytest.raises(CorruptError, match=r"take the lines of this domain and seed out of results\.csv"):
+        fill("domains", tmp_path, world, QUICK, nobody, nobody)
+
+
+def test_settling_is_the_first_passing_of_nine_tenths() -> None:
+    largest = torch.tensor([[0.5, 0.5, 0.5], [0.95, 0.5, 0.5], [0.6, 0.92, 0.6], [0.99, 0.99, 0.7]])
+    weights, times = torch.stack([largest, 1 - largest], dim=2), torch.tensor([1.0, 0.7, 0.4, 0.1])
+    found = settling(weights, times)
+    assert found["settled at t"] == pytest.approx((0.7 + 0.4) / 2)
+    assert found["never settled"] == pytest.approx(1 / 3)
+    assert settling(weights[:1], times[:1]) == {"never settled": 1.0}
+
+
+def test_domains_of_owners_are_styles_halves_and_renderings(owned: World) -> None:
+    two, halves, near = domains_of(owned, seed=0)
+    assert [source.name for source in near.sources] == ["fluent3d", "fluentflat"]
+    assert [source.manifest for source in two.sources] == [owner.kept.manifest for owner in owned.owners]
+    first, second = (set(source.manifest.ids) for source in halves.sources)
+    assert not first & second
+    assert first | second == set(owned.owners[-1].kept.manifest.ids)
+    assert set(halves.world.reference.manifest.ids) == set(owned.owners[-1].held.manifest.ids)
+
+
+def test_owners_draw_what_none_of_them_was_trained_on(tmp_path: Path, owned: World) -> None:
+    methods = tuple(name for name in EMOJI.methods if name != "joint")  # which takes long to fit
+    guided = replace(QUICK, sampling=replace(QUICK.sampling, guidance_scale=2.0), methods=methods)
+    guided = replace(guided, routers=(*QUICK.routers, HeadSettings(steps=2)))
+    bench, _ = run("owners", tmp_path, owned, guided)
+    single = {"real", "monolith x1", "monolith x2", "best single"}
+    assert {row.key["method"] for row in bench.rows} == single | set(methods)
+    asked = owned.asked(QUICK.images)
+    assert asked is not None
+    assert set(asked) == set(LABELS[6:])
+    assert not set(asked) & set(owned.images.labels)
+    # Two calls a step: one for the label, one without.
+    assert bench.where(method="monolith x1")[0].figures["calls"] == 2 * QUICK.sampling.steps
+    sizes = [
+        sum(p.numel() for p in Compartment.load(tmp_path / f"work/compartments/seed-0-all-x{k}/all").params.values())
+        for k in (1, 2)
+    ]
+    assert sizes[1] == 2 * sizes[0]
+
+
+def test_paper_scale_runs_on_a_folder_of_classes(tmp_path: Path, package: Path) -> None:
+    birds = bars("birds", 80, 5)
+    for sample, image in zip(birds.manifest, birds.images, strict=True):
+        place = tmp_path / "birds" / str(sample.label)
+        place.mkdir(parents=True, exist_ok=True)
+        (place / sample.file_name).write_bytes(encode_png(np.kron(image, np.ones((2, 2, 1), dtype=np.uint8))))
+
+    def tiny(scale: Scale) -> Scale:
+        assert isinstance(scale.training.adapter, DeepPrompts)
+        training = replace(scale.training, adapter=DeepPrompts(tokens=2), rows=4, lr=0.01)
+        return replace(QUICK, training=training, methods=("gaussian",), routers=(GaussianSettings(),))
+
+    inputs = Inputs(data=tmp_path / "birds", backbone=str(package))
+    page = reproduce(
+        "domains", tmp_path / "out", scale="paper", inputs=inputs, seeds=1, budget=tiny, on_phase=nobody, on_step=nobody
+    )
+    assert "FD-EffLite0" in page.read_text(encoding="utf-8")
+    said = read_json(tmp_path / "out" / "settings.json")
+    assert said["training"]["adapter"]["kind"] == "prompts"
+    assert str(tmp_path) not in (tmp_path / "out" / "settings.json").read_text()
+
+
+def test_folders_that_make_no_table_are_refused(tmp_path: Path, package: Path) -> None:
+    for k in range(3):
+        (tmp_path / f"{k}.png").write_bytes(encode_png(bars("loose", 3, 6).images[k]))
+    with pytest.raises(InputError, match="is in no class"):
+        folder_world(tmp_path, package)
+    with pytest.raises(InputError, match="holds the emoji of: none"):
+        emoji_world(tmp_path, package)
+    with pytest.raises(InputError, match="8 classes cannot be shared out among 9 sources"):
+        by_class(bars("all", 16, 0), 9)

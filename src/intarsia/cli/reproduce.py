@@ -12,10 +12,13 @@ from intarsia.cli.output import Output
 
 def reproduce(
     output: Output,
-    name: Annotated[str, typer.Argument(help="splits or curves.")],
+    name: Annotated[str, typer.Argument(help="splits, curves, limit, domains or owners.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the table; by default, the recipe's name.")] = None,
     scale: Annotated[str, typer.Option(help="cpu, or the paper's own.")] = "cpu",
     seeds: Annotated[int, typer.Option(help="Training and sampling runs; more can be added later.")] = 3,
+    methods: Annotated[
+        str, typer.Option(help="Methods to compare, separated by commas, in splits and owners; by default the usual.")
+    ] = "",
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of the emoji tables; with --scale paper, of images in one sub-folder per class."),
@@ -39,5 +42,14 @@ def reproduce(
     folder = out or Path(name)
     inputs = Inputs(data=data, backbone=backbone, inception=inception)
     with output.progress() as bars:
-        page = run(name, folder, scale=scale, inputs=inputs, seeds=seeds, on_phase=bars.phase, on_step=bars.show)
+        page = run(
+            name,
+            folder,
+            scale=scale,
+            inputs=inputs,
+            seeds=seeds,
+            methods=[method.strip() for method in methods.split(",") if method.strip()],
+            on_phase=bars.phase,
+            on_step=bars.show,
+        )
     output.answer({"recipe": name, "summary": str(page)}, f"The table: {page}")

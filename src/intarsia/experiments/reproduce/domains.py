@@ -30,9 +30,9 @@ from intarsia.files import write_atomic
 
 SOURCES = 8
 NEAR = ("fluent3d", "fluentflat")
-METHODS = ("gaussian", "naive", "ancestral")
+COMPARED = ("gaussian", "naive", "ancestral")
 SETTLED = 0.9
-SHOWN = 4  # largest weights in the plot
+RANKS = ("largest weight", "second", "third", "fourth")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def domains(study: Study) -> None:
 
 def _domain(study: Study, domain: Domain, seed: int) -> None:
     key: dict[str, str | int] = {"seed": seed, "domain": domain.name}
-    if all(study.bench.has({**key, "method": method}) for method in METHODS):
+    if all(study.bench.has({**key, "method": method}) for method in COMPARED):
         return
     settings = study.scale.trained(1, len(domain.sources), seed=seed)
     team = study.team(f"seed-{seed}-{_slug(domain.name)}", domain.sources, settings, ["gaussian"])
@@ -89,7 +89,7 @@ def _domain(study: Study, domain: Domain, seed: int) -> None:
         _keep(_series(study.bench, domain.name, seed), result)
         return {**figures, **settling(result.weights, result.times)}
 
-    for method in METHODS:
+    for method in COMPARED:
         study.bench.cell({**key, "method": method}, partial(compute, method))
 
 
@@ -112,14 +112,14 @@ def report_domains(bench: Bench, asks: str) -> Path:
     names = keys_of(bench.rows, "domain")
     lines, panels = [], []
     for name in names:
-        ours, naive, ancestral = (bench.where(domain=name, method=method) for method in METHODS)
+        ours, naive, ancestral = (bench.where(domain=name, method=method) for method in COMPARED)
         against = paired(naive, ours, figure)
         distances = [text_of(rows, figure) for rows in (ours, naive, ancestral)]
         ratio = "" if against is None else against.text()
         lines.append([name, *distances, ratio, *(text_of(ours, f) for f in ("settled at t", "never settled", "calls"))])
         panels.append(Panel(curves=_curves(bench, name), x="t", y="weight", title=name, backwards=True, top=1.02))
     plot(bench.out / "weights.png", panels)
-    columns = ["sources", *(f"{figure}, {method}" for method in METHODS), "naive / gaussian"]
+    columns = ["sources", *(f"{figure}, {method}" for method in COMPARED), "naive / gaussian"]
     parts = [
         asks + "\n",
         markdown([*columns, "settled at t", "never settled", "calls"], lines),
@@ -134,12 +134,12 @@ def _curves(bench: Bench, name: str) -> list[Curve]:
     seeds = keys_of(bench.where(domain=name, method="gaussian"), "seed")
     tables = [_kept(_series(bench, name, seed)) for seed in seeds]
     times = [line[0] for line in tables[0]]
-    ranks = range(1, min(SHOWN, len(tables[0][0]) - 1) + 1)
+    shown = RANKS[: len(tables[0][0]) - 1]
 
     def along(rank: int) -> list[Spread]:
         return [spread([table[step][rank] for table in tables]) for step in range(len(times))]
 
-    return [Curve("largest weight" if rank == 1 else f"{rank}.", times, along(rank)) for rank in ranks]
+    return [Curve(name, times, along(rank)) for rank, name in enumerate(shown, start=1)]
 
 
 def _series(bench: Bench, name: str, seed: str | int) -> Path:

@@ -36,12 +36,12 @@ RELATIVE_THRESHOLD = 0.08  # of the weight that all sources have at the start; 0
 ROUNDS = 9
 
 
-def limit(study: Study, *, counts: Sequence[int] = COUNTS) -> None:
+def limit(study: Study) -> None:
     """Fill the table."""
     yardstick, images = study.world.yardstick(), len(study.world.images)
     study.bench.cell({"seed": "-", "sources": 0, "method": "real"}, yardstick.floor)
     for seed in study.scale.seeds:
-        for count in (count for count in counts if count < images):
+        for count in (count for count in COUNTS if count < images):
             routing = Threshold(RELATIVE_THRESHOLD / count)
             parts = (GaussianSettings(), PrototypeSettings())
             _count(study, yardstick, seed, count, {"gaussian": routing, "prototype": routing, "ancestral": None}, parts)
@@ -125,13 +125,11 @@ def report_limit(bench: Bench, asks: str) -> Path:
         "nearer to one training image than to its neighbours, at a threshold that flags 1 % of held-out real images.\n",
     ]
     methods = [method for method in keys_of(bench.rows, "method") if method != "real"]
+    fewest = keys_of(bench.where(method=methods[0]), "sources")[0]
+    base = bench.where(method=methods[0], sources=fewest)
     for method in methods:
-        rows = bench.where(method=method)
-        first = keys_of(rows, "sources")[0]
-        parts += [
-            f"## {method}\n",
-            table(rows, "sources", shown, bench.where(method=method, sources=first), against=f"{first} sources"),
-        ]
+        rows = table(bench.where(method=method), "sources", shown, base, against=f"{methods[0]}, {fewest} sources")
+        parts += [f"## {method}\n", rows]
     panels = [
         Panel(curves=[curve_of(m, bench.where(method=m), "sources", y) for m in methods], x="sources", y=y, log=True)
         for y in (figure, "copies", "calls", "router / call")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -25,17 +25,23 @@ SCALES = ("cpu", "paper")
 
 @dataclass(frozen=True)
 class Recipe:
-    """A table: what it asks, how it is filled and summed up, and whether it is of emoji at `--scale cpu`."""
+    """A table: what it asks, how it is filled and summed up.
+
+    `emoji`: whether it is of emoji at `--scale cpu`; `compares`: whether it is a table of all methods.
+    """
 
     asks: str
     fill: Callable[[Study], None]
     report: Callable[[Bench, str], Path]
     emoji: Literal["never", "optional", "always"] = "never"
+    compares: bool = False
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
-        "splits": Recipe("What does it cost to share one data set out among 2, 4, 8 sources?", splits, report_splits),
+        "splits": Recipe(
+            "What does it cost to share one data set out among 2, 4, 8 sources?", splits, report_splits, compares=True
+        ),
         "curves": Recipe(
             "What does forgetting sources one by one cost, and what does adding them, beside training anew?",
             curves,
@@ -57,6 +63,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             owners,
             report_owners,
             emoji="always",
+            compares=True,
         ),
     }
 )
@@ -84,6 +91,7 @@ def reproduce(
     scale: str = "cpu",
     inputs: Inputs | None = None,
     seeds: int = 3,
+    methods: Sequence[str] = (),
     budget: Callable[[Scale], Scale] = lambda scale: scale,
     on_phase: OnPhase,
     on_step: OnStep,
@@ -95,10 +103,11 @@ def reproduce(
         scale: `cpu` or `paper`.
         inputs: data, backbone and judge, where they are not the digits'.
         seeds: how many; more of them can be added to a finished table.
+        methods: those to be compared, in `splits` and `owners`; none for the usual ones.
         budget: changes the scale, such as to a few steps for a test.
 
     Raises:
-        UnknownName: no such recipe or scale.
+        UnknownName: no such recipe, scale or method.
         SettingsError: no seeds, inputs that are missing or would not be used, or the folder keeps a run with other
             settings.
     """
@@ -110,10 +119,13 @@ def reproduce(
         raise SettingsError(
             f"{seeds} seeds were asked for; ask for at least one, three for an interval that means much"
         )
-    make_world, chosen = _plan(name, scale, inputs or Inputs())
+    make_world, usual = _plan(name, scale, inputs or Inputs())
+    if methods and not RECIPES[name].compares:
+        raise SettingsError(f"'{name}' has methods of its own; leave {', '.join(methods)} out")
+    chosen = budget(replace(usual, methods=tuple(methods) or usual.methods, seeds=tuple(range(seeds))))
     on_phase("prepare the data and the judge")
     world = make_world()
-    return fill(name, out, world, replace(budget(chosen), seeds=tuple(range(seeds))), on_phase, on_step)
+    return fill(name, out, world, chosen, on_phase, on_step)
 
 
 def fill(name: str, out: Path, world: World, scale: Scale, on_phase: OnPhase, on_step: OnStep) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from intarsia.compartments import DeepPrompts, Lora, TrainSettings
 from intarsia.composition import SampleSettings
-from intarsia.errors import SettingsError
+from intarsia.errors import SettingsError, UnknownName
 from intarsia.routers import GaussianSettings, HeadSettings, PrototypeSettings
 from intarsia.vault.parts import PartSettings
 
@@ -21,11 +21,23 @@ METHODS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "ito": ("ito", "full"),
         "joint": ("joint", "threshold"),
         "ancestral": ("prior", "ancestral"),
+        "posterior": ("gaussian", "posterior"),
         "top-1": ("gaussian", "top_k:1"),
         "naive": ("uniform", "full"),
+        "soup": ("soup", "full"),
+        "diffusion_classifier": ("diffusion_classifier", "threshold"),
     }
 )
-"""What is compared: weights and routing, by the name in the tables."""
+"""What can be compared: weights and routing, by the name in the tables."""
+
+
+def all_but(*names: str) -> tuple[str, ...]:
+    """The methods without some."""
+    return tuple(name for name in METHODS if name not in names)
+
+
+COSTLY = "diffusion_classifier"
+"""Compared only if asked for: its weights take 16 network calls of every member where the others take none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +52,9 @@ class Scale:
         routers: the parts that every compartment gets.
         methods: names of `METHODS`, those that are compared.
         seeds: numbers of training and sampling runs.
+
+    Raises:
+        UnknownName: no such method.
     """
 
     steps: int
@@ -47,8 +62,13 @@ class Scale:
     sampling: SampleSettings
     images: int
     routers: tuple[PartSettings, ...] = (GaussianSettings(), HeadSettings(), PrototypeSettings())
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = all_but(COSTLY)
     seeds: tuple[int, ...] = (0, 1, 2)
+
+    def __post_init__(self) -> None:
+        for name in self.methods:
+            if name not in METHODS:
+                raise UnknownName("method", name, METHODS)
 
     def trained(self, parts: int, of: int, *, seed: int) -> TrainSettings:
         """Training settings for so many of `of` equal parts of the steps."""
@@ -99,7 +119,7 @@ EMOJI = Scale(
     training=TrainSettings(adapter=Lora(rank=16), steps=2400, rows=64, lr=4e-3),
     sampling=SampleSettings(steps=40, guidance_scale=2.0, batch=64),
     images=1000,
-    methods=tuple(name for name in METHODS if name != "ito"),  # which is no filter of a guided path
+    methods=all_but(COSTLY, "ito"),  # guided paths are none that ito could filter
 )
 
 # paper, appendix C: 256 deep prompts on an ImageNet U-ViT, Adam without weight decay, learning rate 0.1, batches
@@ -109,4 +129,5 @@ PAPER = Scale(
     training=TrainSettings(adapter=DeepPrompts(tokens=256), steps=18_752, rows=256, lr=0.1),
     sampling=SampleSettings(steps=50, batch=64),
     images=10_000,
+    methods=all_but(COSTLY, "soup"),  # there is no mean of two sets of prompts
 )

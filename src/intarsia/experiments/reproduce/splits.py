@@ -18,11 +18,13 @@ from intarsia.experiments.reproduce.study import Study, measured
 from intarsia.experiments.reproduce.summary import distance_of, table, write_summary
 from intarsia.experiments.reproduce.world import at_random, by_class
 
+COUNTS = (2, 4, 8)
+
 Judge = Callable[[Result], Mapping[str, float]]
 """The figures of a set of images."""
 
 
-def splits(study: Study, *, counts: Sequence[int] = (2, 4, 8)) -> None:
+def splits(study: Study) -> None:
     """Fill the table."""
     images, yardstick = study.world.images, study.world.yardstick()
 
@@ -31,9 +33,9 @@ def splits(study: Study, *, counts: Sequence[int] = (2, 4, 8)) -> None:
 
     study.bench.cell({"seed": "-", "split": "-", "sources": 0, "method": "real"}, yardstick.floor)
     for seed in study.scale.seeds:
-        for size in (1, max(counts)):
+        for size in (1, max(COUNTS)):
             monolith(study, judge, seed, size)
-        for count in counts:
+        for count in COUNTS:
             compared(study, judge, seed, "class", by_class(images, count))
             compared(study, judge, seed, "random", at_random(images, count, seed=seed))
 

@@ -9,7 +9,6 @@ from intarsia.experiments.reproduce.bench import SUMMARY, Bench, Row, keys_of
 from intarsia.experiments.reproduce.figures import Spread, markdown, ratio, spread
 from intarsia.files import write_atomic
 
-
 _LARGE = 1000  # numbers from here on are shown without decimals
 
 

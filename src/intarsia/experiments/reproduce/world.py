@@ -15,6 +15,7 @@ from intarsia.audit import FeatureNetwork, frechet_distance, kernel_distance, pr
 from intarsia.backbone import Backbone
 from intarsia.data import Sample, Source
 from intarsia.diffusion import keyed_generator
+from intarsia.errors import InputError
 from intarsia.vault.package import Core, check_package, find_package, read_core
 
 _BLOCK = 512
@@ -138,8 +139,14 @@ def _features(network: FeatureNetwork, source: Source) -> Tensor:
 
 
 def by_class(images: Source, count: int) -> list[Source]:
-    """`count` sources, each with a contiguous share of the labels."""
+    """`count` sources, each with a contiguous share of the labels.
+
+    Raises:
+        InputError: fewer labels than that.
+    """
     labels = images.labels
+    if len(labels) < count:
+        raise InputError(f"{len(labels)} classes cannot be shared out among {count} sources; give images of more")
     group = {label: place * count // len(labels) for place, label in enumerate(labels)}
     return _shared_out(images, "class", count, lambda sample: group[sample.label or ""])
 

@@ -95,15 +95,8 @@ def folder_world(folder: Path, backbone: str | Path, inception: Path | None = No
     Raises:
         IngestError: images that cannot be read; all are listed.
         InputError: an image lies in no class, or nothing could be held out.
-        IncompatibleError: the backbone takes the latents of an autoencoder that it does not bring.
     """
-    taken = check_package(find_package(backbone))
-    channels, size, _ = taken.image_shape
-    if taken.autoencoder is None and not taken.pixels:
-        raise IncompatibleError(
-            f"the backbone {Path(backbone).name} takes latents of {taken.latent_shape} and has no autoencoder to make "
-            "them from images; write its package with one"
-        )
+    channels, size, _ = check_package(find_package(backbone)).image_shape
     source = read_source(
         folder,
         name="all",
