@@ -16,6 +16,7 @@ from torch import Tensor
 
 from intarsia.composition.member import Labels, Member, shares_of
 from intarsia.composition.routing import Full, Routing, Turn
+from intarsia.composition.together import Asked, x0_hats
 from intarsia.composition.weights import Moved, Weights
 from intarsia.diffusion import Schedule, Transition, expand
 from intarsia.errors import SettingsError, UnknownName
@@ -227,14 +228,15 @@ class CompositeRun:
         labels = [label for branch in self._branches for label in branch.labels]
         out = torch.zeros_like(x)
         estimates = x.new_zeros(len(x), len(self.model.members) if self._follows else 0, *x.shape[1:])
-        for i, member in enumerate(self.model.members):
-            rows = weights[:, i].nonzero()[:, 0]
-            if len(rows):
-                x0_hat = member.x0_hat(x[rows], times[rows], [labels[row] for row in rows])
-                out.index_add_(0, rows, expand(weights[rows, i], x0_hat) * x0_hat)
-                if self._follows:
-                    estimates[rows, i] = x0_hat
-                self.calls.index_add_(0, rows % len(x_t), torch.ones_like(rows))
+        needed = [(i, rows) for i, w in enumerate(weights.unbind(1)) if len(rows := w.nonzero()[:, 0])]
+        asked = [
+            Asked(self.model.members[i], x[rows], times[rows], [labels[row] for row in rows]) for i, rows in needed
+        ]
+        for (i, rows), x0_hat in zip(needed, x0_hats(asked), strict=True):
+            out.index_add_(0, rows, expand(weights[rows, i], x0_hat) * x0_hat)
+            if self._follows:
+                estimates[rows, i] = x0_hat
+            self.calls.index_add_(0, rows % len(x_t), torch.ones_like(rows))
         self._last = (x_t, estimates, weights > 0) if self._follows else None
         return list(out.split(rows_of))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from intarsia.backbone.backbone import Backbone
 from intarsia.backbone.precision import PRECISIONS, resolve_precision
 from intarsia.backbone.uvit import PLAIN, Adaptation
-from intarsia.compartments.adapters import Adapted, DeepPrompts, FullCopy, Lora
+from intarsia.compartments.adapters import Adapted, DeepPrompts, FullCopy, Lora, Pieces
 from intarsia.compartments.compartment import Compartment
 from intarsia.compartments.training import label_rows
 from intarsia.errors import CorruptError
@@ -67,7 +67,7 @@ class CompartmentMember:
         found = {name: tuple(p.shape) for name, p in compartment.params.items()}
         if found != adapter.shapes(network, classes=len(self._names)):
             raise CorruptError(f"compartment '{self.name}': its tensors do not fit the backbone; train it again")
-        self._pieces = None
+        self._pieces: Pieces | None = None
         with torch.no_grad():
             changed = self.changed_weights()
             self._changed = None if changed is None else {k: p.to(dtype) for k, p in changed.items()}
@@ -101,11 +101,19 @@ class CompartmentMember:
         prompted = isinstance(adapter, DeepPrompts) and adapter.per_class and label in self._names
         return label in self.backbone.labels or prompted or self.classes.get(label) == self.count
 
+    @property
+    def adds(self) -> bool:
+        """Whether its adapter only adds to the backbone, so that other members may run in the same forward."""
+        return self._pieces is not None
+
+    def pieces(self, labels: Labels) -> Pieces:
+        """What its adapter adds for images of these labels."""
+        assert self._pieces is not None
+        return self._pieces.of_rows(label_rows(self._names, labels))
+
     @torch.no_grad()
     def x0_hat(self, x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:
-        adaptation: Adaptation = PLAIN
-        if self._pieces is not None:
-            adaptation = Adapted([(self._pieces.of_rows(label_rows(self._names, labels)), len(x_t))])
+        adaptation: Adaptation = Adapted([(self.pieces(labels), len(x_t))]) if self.adds else PLAIN
         return self.backbone.x0_hat(
             x_t,
             t,
