@@ -150,13 +150,16 @@ def test_the_claim_is_judged_by_the_interval(tmp_path: Path) -> None:
 @pytest.mark.integration
 def test_limit_ends_with_one_call_to_the_nearest(tmp_path: Path, world: World) -> None:
     bench, page = run("limit", tmp_path, world)
+    once = ("posterior", "ancestral")
     assert {(row.key["sources"], row.key["method"]) for row in bench.rows} == {
         ("0", "real"),
-        *((count, method) for count in ("8", "32") for method in ("gaussian", "prototype", "ancestral")),
-        *(("64", method) for method in ("nearest", "ancestral")),
+        *((count, method) for count in ("8", "32") for method in ("gaussian", "prototype", *once)),
+        *(("64", method) for method in ("nearest", "top-1", *once)),
     }
-    nearest = bench.where(method="nearest")[0].figures
-    assert nearest["calls"] == QUICK.sampling.steps
+    alone = {row.key["method"]: row.figures for row in bench.where(sources=64)}
+    assert {figures["calls"] for figures in alone.values()} == {QUICK.sampling.steps}
+    assert {method for method, figures in alone.items() if "router / call" in figures} == {*alone} - {"ancestral"}
+    nearest = alone["nearest"]
     assert nearest["router / call"] > 0
     assert 0 <= nearest["copies"] <= 1
     assert nearest["bytes"] < bench.where(sources=8, method="gaussian")[0].figures["bytes"]

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from intarsia.errors import CorruptError, SettingsError, UnknownName
-from intarsia.experiments.reproduce import Inputs, reproduce
+from intarsia.experiments.reproduce import RECIPES, Inputs, reproduce
 from intarsia.experiments.reproduce.bench import Bench
 from intarsia.experiments.reproduce.figures import ratio, spread
+from intarsia.experiments.reproduce.scale import METHODS
 
 
 def nobody(*_: object) -> None:
@@ -51,6 +52,10 @@ def test_intervals_are_students(tmp_path: Path) -> None:
 def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="did you mean 'splits'"):
         reproduce("split", tmp_path, on_phase=nobody, on_step=nobody)
+    with pytest.raises(UnknownName, match="did you mean 'ito'"):
+        reproduce("splits", tmp_path, methods=["ita"], on_phase=nobody, on_step=nobody)
+    with pytest.raises(SettingsError, match="has methods of its own; leave naive out"):
+        reproduce("curves", tmp_path, methods=["naive"], on_phase=nobody, on_step=nobody)
     with pytest.raises(SettingsError, match="0 seeds"):
         reproduce("splits", tmp_path, seeds=0, on_phase=nobody, on_step=nobody)
 
@@ -62,6 +67,8 @@ def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
         ("curves", "cpu", Inputs(inception=Path("fid.pth")), "leave --inception out"),
         ("splits", "paper", Inputs(backbone="uvit-tiny-8"), "needs --data"),
         ("splits", "paper", Inputs(data=Path("cats")), "--backbone"),
+        ("owners", "paper", Inputs(data=Path("cats")), "leave --scale paper out"),
+        ("owners", "cpu", Inputs(), "needs --data"),
     ],
 )
 def test_inputs_that_are_missing_or_not_used_are_said(
@@ -70,3 +77,12 @@ def test_inputs_that_are_missing_or_not_used_are_said(
     with pytest.raises(SettingsError, match=said):
         reproduce(name, tmp_path / "out", scale=scale, inputs=inputs, on_phase=nobody, on_step=nobody)
     assert not (tmp_path / "out").exists()
+
+
+def test_every_recipe_and_method_is_documented() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    page, reference = ((docs / name).read_text(encoding="utf-8") for name in ("reproduce.md", "cli.md"))
+    for name in (*RECIPES, *METHODS):
+        assert f"`{name}`" in page or f"{name} averaging" in page
+    named = ", ".join([*RECIPES][:-1]) + f" or {[*RECIPES][-1]}"
+    assert named in reference

@@ -1,13 +1,15 @@
 """More and smaller sources, down to one per image: the paper's outlook of compartments becoming retrieval.
 
 The sum of sample-gradients stays the same, so sources of a n-th of the images get a n-th of them each: in smaller
-steps, lest there be too few. With one image per source the weights become a search for the nearest image.
+steps, lest there be too few. With one image per source the weights become a search for the nearest image: to x0_hat, as
+the paper's nearest neighbours are found (`nearest`), or to x_t in the noise it has (`top-1`; `posterior` draws from the
+likely ones). The first is led by what it led to: whoever is called first is near to its own x0_hat.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +28,6 @@ from intarsia.experiments.reproduce.summary import distance_of, table, write_sum
 from intarsia.experiments.reproduce.workshop import Team
 from intarsia.experiments.reproduce.world import Yardstick, at_random
 from intarsia.routers import GaussianSettings, PrototypeSettings
-from intarsia.vault.parts import PartSettings
 
 COUNTS = (8, 32, 128)
 MOST_SOURCES = 1000  # of one image each; beyond, they are left out
@@ -43,11 +44,11 @@ def limit(study: Study) -> None:
     for seed in study.scale.seeds:
         for count in (count for count in COUNTS if count < images):
             routing = Threshold(RELATIVE_THRESHOLD / count)
-            parts = (GaussianSettings(), PrototypeSettings())
-            _count(study, yardstick, seed, count, {"gaussian": routing, "prototype": routing, "ancestral": None}, parts)
+            several = {"gaussian": routing, "prototype": routing, "posterior": None, "ancestral": None}
+            _count(study, yardstick, seed, count, several, PrototypeSettings())
         if images <= MOST_SOURCES:
-            alone = {NEAREST: TopK(1), "ancestral": None}
-            _count(study, yardstick, seed, images, alone, (PrototypeSettings(prototypes=1),))
+            alone = {NEAREST: TopK(1), "top-1": None, "posterior": None, "ancestral": None}
+            _count(study, yardstick, seed, images, alone, PrototypeSettings(prototypes=1))
 
 
 def _count(
@@ -56,23 +57,22 @@ def _count(
     seed: int,
     count: int,
     methods: Mapping[str, Routing | None],
-    parts: Sequence[PartSettings],
+    prototypes: PrototypeSettings,
 ) -> None:
     """All cells of one number of sources."""
     key: dict[str, str | int] = {"seed": seed, "sources": count}
     if all(study.bench.has({**key, "method": method}) for method in methods):
         return
-    settings = thin(study.scale, count, seed=seed)
+    settings, parts = thin(study.scale, count, seed=seed), (GaussianSettings(), prototypes)
     team = study.team(f"seed-{seed}-{count}", at_random(study.world.images, count, seed=seed), settings, parts)
 
     def compute(name: str, routing: Routing | None) -> Mapping[str, float]:
         method = "prototype" if name == NEAREST else name
         result = study.draw(team, list(team.sources), method, seed, routing=routing)
         figures = {**measured(result, yardstick), "copies": copied(result.images, study.world)}
-        if routing is not None:
-            figures["router / call"] = router_cost(
-                team.compose(list(team.sources), METHODS[method][0], routing), study.scale.sampling.batch
-            )
+        if method != "ancestral":
+            model = team.compose(list(team.sources), *METHODS[method])
+            figures["router / call"] = router_cost(model, study.scale.sampling.batch)
         return {**figures, "bytes": _bytes(team)}
 
     for name, routing in methods.items():
@@ -131,7 +131,13 @@ def report_limit(bench: Bench, asks: str) -> Path:
         rows = table(bench.where(method=method), "sources", shown, base, against=f"{methods[0]}, {fewest} sources")
         parts += [f"## {method}\n", rows]
     panels = [
-        Panel(curves=[curve_of(m, bench.where(method=m), "sources", y) for m in methods], x="sources", y=y, log=True)
+        Panel(
+            curves=[curve_of(method, bench.where(method=method), "sources", y) for method in methods],
+            x="sources",
+            y=y,
+            log=True,
+            log_y=y in (figure, "calls"),
+        )
         for y in (figure, "copies", "calls", "router / call")
     ]
     plot(bench.out / "limit.png", panels)

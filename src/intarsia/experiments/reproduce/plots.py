@@ -15,6 +15,8 @@ from intarsia.experiments.reproduce.figures import Spread, spread
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_MARKED = 10  # points of a curve that are still shown one by one
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -41,6 +43,7 @@ class Panel:
         title: above it.
         x, y: what the axes show.
         log: whether x doubles from tick to tick.
+        log_y: whether y is logarithmic; otherwise it starts at 0.
         backwards: whether x falls from left to right, as time does while an image is drawn.
         top: where y ends; None where the curves do.
     """
@@ -50,6 +53,7 @@ class Panel:
     y: str
     title: str = ""
     log: bool = False
+    log_y: bool = False
     backwards: bool = False
     top: float | None = None
 
@@ -78,9 +82,11 @@ def plot(path: Path, panels: Sequence[Panel]) -> None:
 
 
 def _fill(axes: Axes, panel: Panel) -> None:
-    for curve, colour in zip(panel.curves, COLOURS * 2, strict=False):
-        marker = "o-" if len(curve.places) <= 10 else "-"
-        axes.plot(curve.places, [s.mean for s in curve.spreads], marker, markersize=4, color=colour, label=curve.name)
+    for number, curve in enumerate(panel.curves):
+        colour, line = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
+        marker = "o" if len(curve.places) <= _MARKED else ""
+        means = [s.mean for s in curve.spreads]
+        axes.plot(curve.places, means, line, marker=marker, markersize=4, color=colour, label=curve.name)
         if all(s.count > 1 for s in curve.spreads):
             low, high = [s.low for s in curve.spreads], [s.high for s in curve.spreads]
             axes.fill_between(curve.places, low, high, color=colour, alpha=0.15)
@@ -91,7 +97,10 @@ def _fill(axes: Axes, panel: Panel) -> None:
     axes.set_xlabel(panel.x)
     axes.set_ylabel(panel.y)
     axes.set_title(panel.title, fontsize=10, loc="left")
-    axes.set_ylim(bottom=0, top=panel.top)
+    if panel.log_y:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0, top=panel.top)
     if panel.backwards:
         axes.invert_xaxis()
     for side in ("top", "right"):
