@@ -153,8 +153,9 @@ class VaultReader:
 
         Args:
             weights: `gaussian`, `uniform`, `prior`, or another of `composing.WEIGHTS`. `joint` is fitted when asked
-                for, on the images of the named sources together, and is not isolated; it is kept nowhere.
-            routing: `full`, `top_k:2`, `threshold:0.05`, `ancestral`, `random`.
+                for, on the images of the named sources together, and is not isolated; it is kept nowhere. `ito` needs
+                `full` routing. `soup` averages the networks in place of composing them.
+            routing: `full`, `top_k:2`, `threshold:0.05`, `ancestral`, `random`, `posterior`.
             prior: one positive number per source; None takes the numbers of samples.
 
         Raises:
