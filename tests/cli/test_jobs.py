@@ -6,6 +6,7 @@ import itertools
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from intarsia.cli.sample import GRID_FILE, REPORT_FILE, WEIGHTS_FILE
 from intarsia.compartments import TrainSettings
 from intarsia.data import decode
 from intarsia.experiments import demo as demo_module
+from intarsia.experiments.reproduce import Inputs
 from intarsia.files import load_tensors
 from intarsia.vault import Vault
 
@@ -276,3 +278,27 @@ def test_doctor_measures_and_lists(done, run):
 def test_version(run):
     answer = run("--version")
     assert (answer.code, answer.out) == (0, f"intarsia {intarsia.__version__}\n")
+
+
+def test_reproduce_passes_on_what_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done, run):
+    told: list[Any] = []
+
+    def recorded(name: str, out: Path, **options: Any) -> Path:
+        told.append((name, out, options["scale"], options["seeds"], options["methods"], options["inputs"]))
+        return out / "README.md"
+
+    monkeypatch.setattr("intarsia.experiments.reproduce.reproduce", recorded)
+    words = ("--scale", "paper", "--seeds", 2, "--methods", "ito, naive", "--data", "birds", "--backbone", "large")
+    answer = done("reproduce", "splits", *words, "--inception", "fid.pth", "--out", tmp_path)
+    assert answer == {"recipe": "splits", "summary": str(tmp_path / "README.md")}
+    inputs = Inputs(data=Path("birds"), backbone="large", inception=Path("fid.pth"))
+    assert told == [("splits", tmp_path, "paper", 2, ["ito", "naive"], inputs)]
+    done("reproduce", "curves")
+    assert told[1] == ("curves", Path("curves"), "cpu", 3, [], Inputs())
+
+
+def test_reproduce_says_in_one_line_what_is_missing(tmp_path: Path, run):
+    answer = run("reproduce", "owners", "--out", tmp_path / "table")
+    assert answer.code == 1
+    assert answer.err.splitlines() == ["error: 'owners' needs --data, the folder that 'intarsia data emoji' makes"]
+    assert not (tmp_path / "table").exists()
