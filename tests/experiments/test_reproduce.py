@@ -14,6 +14,13 @@ from intarsia.experiments.reproduce.figures import ratio, spread
 from intarsia.experiments.reproduce.scale import METHODS
 
 
+@pytest.fixture(autouse=True)
+def no_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused is refused before anything is read or trained."""
+    for name in ("digits_world", "emoji_world", "folder_world"):
+        monkeypatch.setattr(f"intarsia.experiments.reproduce.run.{name}", lambda *_: pytest.fail("not refused"))
+
+
 def nobody(*_: object) -> None:
     """Is told of progress and does nothing."""
 
