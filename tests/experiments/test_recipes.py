@@ -138,7 +138,12 @@ def test_a_composition_does_not_know_in_which_order_its_sources_came(tmp_path: P
 
 def test_the_claim_is_judged_by_the_interval(tmp_path: Path) -> None:
     bench = Bench(tmp_path, {}, nobody, nobody)
-    for count, factors in {6: (1.0, 1.001, 1.002), 7: (1.05, 1.051, 1.052), 8: (0.9, 1.0, 1.2)}.items():
+    for count, factors in {
+        1: (1.0, 1.0, 1.0),
+        6: (1.0, 1.001, 1.002),
+        7: (1.05, 1.051, 1.052),
+        8: (0.9, 1.0, 1.2),
+    }.items():
         for seed, factor in enumerate(factors):
             for method, value in {COMPOSED: 2 * factor, RETRAINED: 2.0, ANCESTRAL: 2.0, REAL: 1.0}.items():
                 bench.cell({"seed": seed, "sources": count, "method": method}, lambda value=value: {"FD-x": value})

@@ -14,8 +14,10 @@ from intarsia.experiments.reproduce.figures import Spread, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _MARKED = 10  # points of a curve that are still shown one by one
+_FEW = 5  # curves that are named inside the frame
 
 
 @dataclass(frozen=True)
@@ -77,19 +79,13 @@ def plot(path: Path, panels: Sequence[Panel]) -> None:
         axes = figure.add_subplot(rows, columns, number)
         _fill(axes, panel)
         if number == 1:
-            axes.legend(fontsize=8, frameon=False)
+            _name(figure, axes)
     figure.savefig(path, metadata={"Software": None})
 
 
 def _fill(axes: Axes, panel: Panel) -> None:
     for number, curve in enumerate(panel.curves):
-        colour, line = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
-        marker = "o" if len(curve.places) <= _MARKED else ""
-        means = [s.mean for s in curve.spreads]
-        axes.plot(curve.places, means, line, marker=marker, markersize=4, color=colour, label=curve.name)
-        if all(s.count > 1 for s in curve.spreads):
-            low, high = [s.low for s in curve.spreads], [s.high for s in curve.spreads]
-            axes.fill_between(curve.places, low, high, color=colour, alpha=0.15)
+        _draw(axes, curve, COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--")
     if panel.log:
         axes.set_xscale("log", base=2)
         places = sorted({place for curve in panel.curves for place in curve.places})
@@ -105,6 +101,30 @@ def _fill(axes: Axes, panel: Panel) -> None:
         axes.invert_xaxis()
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _draw(axes: Axes, curve: Curve, colour: str, line: str) -> None:
+    """A curve with its intervals: as whiskers where points are few, as a band where they are many."""
+    means = [s.mean for s in curve.spreads]
+    known = all(s.count > 1 for s in curve.spreads)
+    low, high = [s.low for s in curve.spreads], [s.high for s in curve.spreads]
+    if len(curve.places) > _MARKED:
+        axes.plot(curve.places, means, line, color=colour, label=curve.name)
+        if known:
+            axes.fill_between(curve.places, low, high, color=colour, alpha=0.15, linewidth=0)
+        return
+    axes.plot(curve.places, means, line, marker="o", markersize=4, color=colour, label=curve.name)
+    if known:
+        axes.vlines(curve.places, low, high, color=colour, alpha=0.5, linewidth=1)
+
+
+def _name(figure: Figure, axes: Axes) -> None:
+    """A legend: inside, or beside the frames where the names would hide the curves."""
+    handles, names = axes.get_legend_handles_labels()
+    if len(names) > _FEW:
+        figure.legend(handles, names, loc="outside right upper", fontsize=8, frameon=False)
+    else:
+        axes.legend(fontsize=8, frameon=False)
 
 
 def plot_bars(path: Path, names: Sequence[str], spreads: Sequence[Spread], *, x: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from intarsia.composition import Result
 from intarsia.data import Source
 from intarsia.experiments.reproduce.bench import Bench, keys_of
+from intarsia.experiments.reproduce.figures import spread
 from intarsia.experiments.reproduce.plots import Curve, Panel, curve_of, plot
 from intarsia.experiments.reproduce.scale import larger
 from intarsia.experiments.reproduce.study import Study, measured
@@ -19,6 +20,7 @@ from intarsia.experiments.reproduce.summary import distance_of, table, write_sum
 from intarsia.experiments.reproduce.world import at_random, by_class
 
 COUNTS = (2, 4, 8)
+KINDS = {"class": "by class", "random": "at random"}
 
 Judge = Callable[[Result], Mapping[str, float]]
 """The figures of a set of images."""
@@ -82,12 +84,16 @@ def report_splits(bench: Bench, asks: str) -> Path:
     for kind in keys_of(bench.rows, "split")[1:]:
         for count in keys_of(bench.where(split=kind), "sources"):
             rows = table(bench.where(split=kind, sources=count), "method", (*quality, "calls", "share gap"), base)
-            parts += [f"## {count} sources, split by {kind}\n", rows]
+            parts += [f"## {count} sources {KINDS[kind]}\n", rows]
         plot(bench.out / f"{kind}.png", [Panel(curves=_curves(bench, kind, figure), x="sources", y=figure, log=True)])
-        parts.append(f"![{figure} against the number of sources, split by {kind}]({kind}.png)\n")
+        parts.append(f"![{figure} against the number of sources {KINDS[kind]}]({kind}.png)\n")
     return write_summary(bench, "splits", parts)
 
 
 def _curves(bench: Bench, kind: str, figure: str) -> list[Curve]:
+    """One for every method, after the monolith's level."""
     methods = keys_of(bench.where(split=kind), "method")
-    return [curve_of(method, bench.where(split=kind, method=method), "sources", figure) for method in methods]
+    curves = [curve_of(method, bench.where(split=kind, method=method), "sources", figure) for method in methods]
+    level = spread([row.figures[figure] for row in bench.where(method="monolith x1")])
+    places = sorted({place for curve in curves for place in curve.places})
+    return [Curve("monolith", places, [level] * len(places)), *curves]
