@@ -84,6 +84,8 @@ def plot(path: Path, panels: Sequence[Panel]) -> None:
 
 
 def _fill(axes: Axes, panel: Panel) -> None:
+    from matplotlib.ticker import LogFormatter
+
     for number, curve in enumerate(panel.curves):
         _draw(axes, curve, COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--")
     if panel.log:
@@ -95,6 +97,8 @@ def _fill(axes: Axes, panel: Panel) -> None:
     axes.set_title(panel.title, fontsize=10, loc="left")
     if panel.log_y:
         axes.set_yscale("log")
+        for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            set_formatter(LogFormatter(minor_thresholds=(2, 0.4)))  # plain numbers, and some between powers of ten
     else:
         axes.set_ylim(bottom=0, top=panel.top)
     if panel.backwards:
