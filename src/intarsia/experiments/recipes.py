@@ -90,7 +90,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 steps=2500, batch=64, lr=2e-3, warmup=100, ema=0.998, augmentation=Augmentation(mirror=True)
             ),
             network=PretrainSettings(
-                steps=20_000,
+                steps=8_500,
                 lr=3e-3,
                 optimiser="muon",
                 warmup=100,
