@@ -1,8 +1,8 @@
 """What composing costs: N compartments against one plain model and against a loop over peft adapters, each with its FD.
 
-The owners hold digits: one class each (sources of different kinds), or random shares of all (sources of one kind). Every
-row has the same number of images and steps, and the precision of its block. The peft loop is what one writes without
-intarsia: at every step each adapter is switched on in turn, and the predictions are mixed with the same weights.
+The owners hold digits: one class each (sources of different kinds), or random shares of all (sources of one kind).
+Every row has the same number of images and steps, and the precision of its block. The peft loop is what one writes
+without intarsia: at every step each adapter is switched on in turn, and the predictions are mixed with the same weights.
 
     python benchmarks/bench_composing.py [--count 512] [--steps 20] [--train-steps 400] [--nats 0.1] [--growth]
 """
@@ -14,7 +14,7 @@ import copy
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,11 @@ def trained(folder: Path, sources: Sequence[Source], options: argparse.Namespace
 def shares(images: Source, count: int) -> list[Source]:
     """The images dealt out in the order of their ids, which is random."""
     place = {sample.id: k % count for k, sample in enumerate(images.manifest)}
-    return [images.select(lambda s, k=k: place[s.id] == k, name=f"share-{k}") for k in range(count)]
+
+    def share(k: int) -> Source:
+        return images.select(lambda sample: place[sample.id] == k, name=f"share-{k}")
+
+    return [share(k) for k in range(count)]
 
 
 def compare(
@@ -163,15 +167,16 @@ def growth(folder: Path, images: Source, options: argparse.Namespace) -> None:
         cells = []
         for start in (None, options.nats):
             settings = SampleSettings(steps=options.steps, batch=128, analytic_start=start if count > 1 else None)
-            took, result = timed(lambda s=settings, v=vault: draw(v.backbone, v.compose().model, options.count, s))
+            took, result = timed(vault, options.count, settings)
             base = base or took
             cells.append(f"{took:7.2f} s {took / base:6.2f} x {result.calls.double().mean().item():6.1f} calls")
         print(f"  N = {count:2}   threshold {cells[0]}   with analytic start {cells[1]}")
 
 
-def timed(work: Callable[[], Result]) -> tuple[float, Result]:
+def timed(vault: Vault, count: int, settings: SampleSettings) -> tuple[float, Result]:
+    model = vault.compose().model
     begin = time.perf_counter()
-    result = work()
+    result = draw(vault.backbone, model, count, settings)
     return time.perf_counter() - begin, result
 
 

@@ -156,3 +156,14 @@ def test_a_vault_that_lost_its_empty_folders_still_works(vault: Vault) -> None:
     assert again.verify().ok
     grown(again, "oak")
     assert again.verify().ok
+
+
+def test_a_vault_that_cannot_be_written_is_verified_without_its_lock(
+    pair: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in pair.root.rglob("*")}
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert pair.verify().ok
+    assert {path: path.stat().st_mtime_ns for path in pair.root.rglob("*")} == before
+    spoil(image_of(pair, "oak"))
+    assert not pair.verify().ok

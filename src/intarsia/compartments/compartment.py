@@ -73,11 +73,12 @@ class Compartment:
     def check_backbone(self, backbone: Backbone) -> None:
         """Raises IncompatibleError, naming the part, unless it was trained on this backbone."""
         for part, digest in backbone.digests.items():
-            found = self.backbone.get(part, "nothing")
+            found = self.backbone.get(part)
             if found != digest:
+                other = f"{found[:12]}… there, {digest[:12]}… here" if found else "its record does not say which"
                 raise IncompatibleError(
-                    f"compartment '{self.name}' was trained on another {BACKBONE_PARTS[part]} "
-                    f"({found[:12]}… there, {digest[:12]}… here); train it again on this backbone"
+                    f"compartment '{self.name}' was trained on another {BACKBONE_PARTS[part]} ({other}); train it "
+                    "again on this backbone (--restart, restart=True in Python)"
                 )
 
     def save(self, folder: Path) -> None:

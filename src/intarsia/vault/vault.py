@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -185,6 +186,8 @@ class Vault(VaultReader):
         Raises:
             VaultError: another process is writing.
         """
+        if not os.access(self.root, os.W_OK):  # a copy on a medium that cannot be written cannot change either
+            return verify(self._store, self.record, self._catalogue)
         with self._store.locked():
             if not self._index_stands():
                 self._store.refresh_index()
