@@ -2,7 +2,7 @@
 
 The owners hold digits: one class each (sources of different kinds), or random shares of all (sources of one kind).
 Every row has the same number of images and steps, and the precision of its block. The peft loop is what one writes
-without intarsia: at every step each adapter is switched on in turn, and the predictions are mixed with the same weights.
+without intarsia: at every step each adapter is switched on in turn; the predictions are mixed with the same weights.
 
     python benchmarks/bench_composing.py [--count 512] [--steps 20] [--train-steps 400] [--nats 0.1] [--growth]
 """
@@ -31,7 +31,8 @@ from intarsia.data import Source
 from intarsia.data.collections.digits import digits
 from intarsia.data.collections.letters import letters
 from intarsia.diffusion import expand, to_x0
-from intarsia.experiments.reproduce.world import joined
+from intarsia.experiments.recipes import merged
+from intarsia.experiments.reproduce.world import at_random
 from intarsia.vault import Vault
 
 SOURCES = 8
@@ -97,10 +98,11 @@ def main() -> None:
     print(f"{options.count} images, {options.steps} DDPM steps, LoRA of rank 8, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as folder:
         if options.growth:
-            return growth(Path(folder), joined("all", split.train), options)
-        by_class = trained(Path(folder) / "class", split.train, options)
-        at_random = trained(Path(folder) / "random", shares(joined("all", split.train), SOURCES), options)
-        for kind, vault in (("one digit each", by_class), ("random shares", at_random)):
+            return growth(Path(folder), merged("all", split.train), options)
+        everything = merged("all", split.train)
+        kinds = {"one digit each": split.train, "random shares": at_random(everything, SOURCES, seed=0)}
+        for kind, sources in kinds.items():
+            vault = trained(Path(folder) / kind, sources, options)
             for precision in ("float32", "auto"):
                 compare(kind, vault, options, precision, judge, real)
 
@@ -111,16 +113,6 @@ def trained(folder: Path, sources: Sequence[Source], options: argparse.Namespace
         vault.add_source(source.name, source)
     vault.train([s.name for s in sources], TrainSettings(adapter=Lora(rank=8), steps=options.train_steps, lr=5e-3))
     return vault
-
-
-def shares(images: Source, count: int) -> list[Source]:
-    """The images dealt out in the order of their ids, which is random."""
-    place = {sample.id: k % count for k, sample in enumerate(images.manifest)}
-
-    def share(k: int) -> Source:
-        return images.select(lambda sample: place[sample.id] == k, name=f"share-{k}")
-
-    return [share(k) for k in range(count)]
 
 
 def compare(
@@ -163,7 +155,7 @@ def growth(folder: Path, images: Source, options: argparse.Namespace) -> None:
     """Seconds against the number of sources, on random shares, as multiples of one source's."""
     base = 0.0
     for count in (1, 2, 4, 8, 16, 32):
-        vault = trained(folder / str(count), shares(images, count), options)
+        vault = trained(folder / str(count), at_random(images, count, seed=0), options)
         cells = []
         for start in (None, options.nats):
             settings = SampleSettings(steps=options.steps, batch=128, analytic_start=start if count > 1 else None)
