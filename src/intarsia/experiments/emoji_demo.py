@@ -23,9 +23,10 @@ from intarsia.data.collections.emoji import load_emoji
 from intarsia.data.source import by_stem
 from intarsia.diffusion import keyed_generator
 from intarsia.experiments.demo import Stage, clearest_change, draw, train_all
-from intarsia.experiments.pictures import grid, shares, weights_over_time
+from intarsia.experiments.pictures import contact_sheet, grid, shares, weights_over_time
 from intarsia.experiments.recipes import EMOJI_CORE
 from intarsia.experiments.report import Number, Picture, Report, Section, Table
+from intarsia.files import write_atomic
 from intarsia.vault import Vault
 
 BACKBONE = "uvit-tiny-32"
@@ -52,6 +53,7 @@ SHOWN = (
 )
 PER_METHOD = 192
 CLOSEST = 24
+PICTURE_FILE = "picture.png"
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,10 @@ def emoji_demo(stage: Stage, folder: Path) -> Report:
     with stage.phase(f"forget {gone}"):
         vault.forget(gone)
         clean = vault.verify().ok
+    rows = {f"{source.name} alone ({source.licence})": alone[source.name] for source in owners.kept}
+    rows |= {"composed of all three": ours, "composed of everything except share-alike": free}
+    poster = [(title, result.images[: len(SHOWN)]) for title, result in rows.items()]
+    write_atomic(stage.out / PICTURE_FILE, contact_sheet(poster, scale=2))
     known = set(vault.backbone.labels)
     reasons = "; ".join(f"{d.name}: {d.reason}" for d in allowed.decisions)
     sections = [

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from intarsia.data import to_uint8
@@ -27,6 +27,22 @@ def grid(images: Tensor, *, columns: int, scale: int = 1, gap: int = 2, backgrou
             (side, side), Image.Resampling.BICUBIC
         )
         sheet.paste(picture, (k % columns * (side + gap), k // columns * (side + gap)))
+    return png(sheet)
+
+
+def contact_sheet(rows: Sequence[tuple[str, Tensor]], *, scale: int, gap: int = 6, margin: int = 14) -> bytes:
+    """A PNG of rows of images (N, C, H, W), each under its title."""
+    strips = [Image.open(io.BytesIO(grid(images, columns=len(images), scale=scale, gap=gap))) for _, images in rows]
+    font = ImageFont.load_default(size=17)
+    line = 26
+    width = max(strip.width for strip in strips) + 2 * margin
+    height = sum(strip.height + line + gap for strip in strips) + 2 * margin
+    sheet = Image.new("RGB", (width, height), (255,) * 3)
+    pen, y = ImageDraw.Draw(sheet), margin
+    for (title, _), strip in zip(rows, strips, strict=True):
+        pen.text((margin, y), title, fill=(29, 27, 24), font=font)
+        sheet.paste(strip, (margin, y + line))
+        y += line + strip.height + gap
     return png(sheet)
 
 
