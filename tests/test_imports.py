@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "intarsia"
 ROOMS = (
     "errors",
     "checks",
+    "digests",
     "files",
     "diffusion",
     "data",

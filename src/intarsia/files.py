@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -20,22 +19,13 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from intarsia.digests import digest_of
 from intarsia.errors import CorruptError, SettingsError, VaultError
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _SEAL = b'{"__metadata__":{"sha256":"'  # how a sealed file goes on after the length of its header
 _LENGTH, _HEX = 8, 64
 _SEALED = _LENGTH + len(_SEAL)
-
-
-def digest_of(data: bytes) -> str:
-    """The sha256 of some bytes, in hex."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def canonical_json(value: object) -> bytes:
-    """The byte string for a JSON value, what digests and fingerprints are taken of: sorted keys, no spaces, UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 @contextlib.contextmanager

@@ -12,8 +12,9 @@ from torch import Tensor
 from intarsia.backbone import UViT, UViTConfig, as_backbone, drop_label, infer_config, load_official, read_official
 from intarsia.backbone.official import PROCESSES, WIDTHS
 from intarsia.diffusion import keyed_normal
+from intarsia.digests import digest_of
 from intarsia.errors import CorruptError, IncompatibleError, InputError, SettingsError, UnknownName
-from intarsia.files import digest_of, save_tensors
+from intarsia.files import save_tensors
 
 TIMES = torch.tensor([0.0, 371.0, 999.0])
 BASE = UViTConfig(image_size=8, patch_size=2, channels=3, dim=24, depth=5, heads=3)

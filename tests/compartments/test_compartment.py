@@ -19,8 +19,9 @@ from intarsia.compartments import Adapted, Compartment, environment
 from intarsia.compartments.adapters import DeepPrompts, Kind, Lora
 from intarsia.compartments.compartment import ADAPTER_FILE, PEFT_FILE, RECORD_FILE, ROUTER_FILE
 from intarsia.diffusion import Cosine, VPLinear, keyed_normal
+from intarsia.digests import digest_of
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
-from intarsia.files import digest_of, read_json, write_json
+from intarsia.files import read_json, write_json
 
 from .helpers import KINDS, random_params, tiny_backbone
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from intarsia.compartments import Lora
+from intarsia.digests import digest_of
 from intarsia.errors import (
     CorruptError,
     IncompatibleError,
@@ -17,7 +18,7 @@ from intarsia.errors import (
     UnknownName,
     VaultError,
 )
-from intarsia.files import digest_of, write_json
+from intarsia.files import write_json
 from intarsia.routers import GaussianSettings
 from intarsia.vault import Unfinished, Vault
 from intarsia.vault.locks import file_lock

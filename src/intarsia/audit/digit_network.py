@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from intarsia.audit.digit_images import Digits, Rejects
 from intarsia.audit.features import Images, as_drawn
 from intarsia.diffusion import keyed_generator, keyed_normal
+from intarsia.digests import digest_of
 from intarsia.errors import InputError, SettingsError
-from intarsia.files import digest_of, tensors_to_bytes
+from intarsia.files import tensors_to_bytes
 
 NETWORK = "digitnet"
 _BATCH = 1024

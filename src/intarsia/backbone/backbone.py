@@ -18,17 +18,9 @@ from intarsia.backbone.compact import pack, round_to_codes, unpack
 from intarsia.backbone.precision import PRECISIONS
 from intarsia.backbone.uvit import PLAIN, Adaptation, UViT, UViTConfig
 from intarsia.diffusion import Schedule, expand, schedule_from, to_x0
+from intarsia.digests import canonical_json, digest_of
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
-from intarsia.files import (
-    canonical_json,
-    check_format,
-    digest_of,
-    load_tensors,
-    read_json,
-    save_tensors,
-    tensors_to_bytes,
-    write_json,
-)
+from intarsia.files import check_format, load_tensors, read_json, save_tensors, tensors_to_bytes, write_json
 
 NETWORK_FILE = "network.safetensors"
 AUTOENCODER_FILE = "autoencoder.safetensors"

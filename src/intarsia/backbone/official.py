@@ -24,8 +24,9 @@ from torch import Tensor
 from intarsia.backbone.backbone import Backbone
 from intarsia.backbone.uvit import UViT, UViTConfig
 from intarsia.diffusion import Schedule, VPLinear
+from intarsia.digests import digest_of
 from intarsia.errors import CorruptError, IncompatibleError, InputError, SettingsError, UnknownName
-from intarsia.files import digest_of, load_tensors
+from intarsia.files import load_tensors
 
 SD_BETAS = VPLinear(beta_start=0.00085, beta_end=0.012, scaled=True)
 

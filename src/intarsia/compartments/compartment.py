@@ -20,17 +20,9 @@ from torch import Tensor
 
 from intarsia.backbone.backbone import Backbone
 from intarsia.compartments.adapters import Kind, Lora, adapter_from, adapter_settings
+from intarsia.digests import canonical_json, digest_of
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
-from intarsia.files import (
-    canonical_json,
-    check_format,
-    digest_of,
-    load_tensors,
-    read_checked,
-    read_json,
-    save_tensors,
-    write_json,
-)
+from intarsia.files import check_format, load_tensors, read_checked, read_json, save_tensors, write_json
 
 ADAPTER_FILE = "adapter_model.safetensors"
 PEFT_FILE = "adapter_config.json"

@@ -18,8 +18,8 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
+from intarsia.digests import canonical_json, digest_of
 from intarsia.errors import SettingsError, UnknownName
-from intarsia.files import canonical_json, digest_of
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from intarsia.diffusion import GaussianMixture, expand
+from intarsia.digests import digest_of
 from intarsia.errors import CorruptError, IncompatibleError, InputError, SettingsError
-from intarsia.files import digest_of, tensors_to_bytes
+from intarsia.files import tensors_to_bytes
 from intarsia.routers.expectation import Shrinkage, farthest_first, fit_moments
 from intarsia.routers.part import one_thread, stored
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from intarsia.compartments.compartment import RECORD_FILE as COMPARTMENT_FILE
 from intarsia.data import Overlap
+from intarsia.digests import canonical_json, digest_of
 from intarsia.errors import CorruptError
-from intarsia.files import canonical_json, check_format, digest_of, read_json, write_json
+from intarsia.files import check_format, read_json, write_json
 
 FORMAT = 1
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from intarsia.backbone import Backbone
 from intarsia.compartments import Compartment, Trainee, TrainStep, train
+from intarsia.digests import canonical_json, digest_of
 from intarsia.errors import CorruptError, IntarsiaError, SettingsError, UnknownName, VaultError
-from intarsia.files import canonical_json, digest_of, read_sealed, write_atomic
+from intarsia.files import read_sealed, write_atomic
 from intarsia.vault.package import Core
 from intarsia.vault.records import Unfinished, write_record
 from intarsia.vault.sources import load_source, source_info

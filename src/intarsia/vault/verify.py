@@ -12,8 +12,9 @@ from intarsia.compartments import Compartment
 from intarsia.compartments.compartment import ADAPTER_FILE, PEFT_FILE, ROUTER_FILE
 from intarsia.compartments.compartment import RECORD_FILE as COMPARTMENT_FILE
 from intarsia.composition import CompartmentMember
+from intarsia.digests import digest_of
 from intarsia.errors import CorruptError, IntarsiaError, VaultError
-from intarsia.files import digest_of, load_tensors, read_json, read_sealed
+from intarsia.files import load_tensors, read_json, read_sealed
 from intarsia.vault.founding import VaultRecord
 from intarsia.vault.index import Catalogue
 from intarsia.vault.package import Core, check_package, package_files, read_core

@@ -260,7 +260,7 @@ def test_build_refuses_nonsense_at_once(tmp_path):
     with pytest.raises(UnknownName, match="emoji source 'apple'"):
         build_emoji(tmp_path, sources=["apple"])
     for sizes in ((), (0,)):
-        with pytest.raises(SettingsError, match="sizes"):
+        with pytest.raises(SettingsError, match=r"no size was given|size is 0"):
             build_emoji(tmp_path, sizes=sizes)
     assert not list(tmp_path.iterdir())
 
