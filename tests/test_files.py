@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from intarsia.digests import canonical_json, digest_of
 from intarsia.errors import CorruptError, VaultError
 from intarsia.files import (
-    canonical_json,
-    digest_of,
     disk_errors,
     load_sealed,
     load_tensors,

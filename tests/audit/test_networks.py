@@ -144,6 +144,7 @@ def test_an_image_is_judged_as_it_would_be_saved():
     pytest.importorskip(PACKAGE)
     network = load_efficientnet_lite0()
     stored = pictures()
+    stored.flags.writeable = False  # as those of a source are
     found = network.features(stored)
     assert found.shape == (3, 1280)
     drawn = to_float(stored) + 0.2 / 127.5

@@ -65,7 +65,7 @@ class EfficientNetLite0:
         Raises:
             InputError: images of another shape, or values that are not finite.
         """
-        pixels = torch.from_numpy(as_saved(images)).movedim(-1, 1)
+        pixels = torch.tensor(as_saved(images)).movedim(-1, 1)
         return torch.cat([self.module.embed(_prepared(part)) for part in pixels.split(_BATCH)])
 
 

@@ -73,7 +73,7 @@ class Inception:
         Raises:
             InputError: images of another shape, or values that are not finite.
         """
-        pixels = torch.from_numpy(as_saved(images)).movedim(-1, 1)
+        pixels = torch.tensor(as_saved(images)).movedim(-1, 1)
         return torch.cat([self.module(_prepared(part)) for part in pixels.split(_BATCH)])
 
 
