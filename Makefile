@@ -44,7 +44,7 @@ imports: $(DEV) ## Each room imports only from those above it
 integration: $(DEV) ## The slow tests of whole jobs
 	$(BIN)/python -m pytest -m integration $(ARGS)
 
-bench: $(DEMO) ## The benchmarks: ratios measured side by side
+bench: $(DEV) ## The benchmarks: ratios measured side by side
 	@test -n "$(BENCHMARKS)" || { echo "no benchmarks/bench_*.py here"; exit 1; }
 	@set -e; for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file $(ARGS); done
 

@@ -144,10 +144,10 @@ def compare(
         report = measure(result.images, real, network=judge, metrics=("fd",), small=True)
         calls = result.calls.double().mean().item()
         at = f", networks below t = {result.switch.below:.2f}" if result.switch else ""
+        loop_over = f"{seconds['peft loop'] / seconds[name]:5.2f} x faster than peft" if len(seconds) > 1 else " " * 24
         print(
             f"  {name:38} {seconds[name]:7.2f} s  {seconds[name] / seconds['one plain model']:5.2f} x one model  "
-            f"{seconds['peft loop'] / seconds[name] if 'peft loop' in seconds else 0:5.2f} x faster than peft  "
-            f"{calls:6.1f} calls  {report.fd_name} {report['fd'].value}{at}"
+            f"{loop_over}  {calls:6.1f} calls  {report.fd_name} {report['fd'].value}{at}"
         )
 
 
