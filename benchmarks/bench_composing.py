@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from stand_in import StandIn
 from torch import Tensor
 
 from intarsia.audit import DigitNetwork, Digits, fit_digit_network, make_rejects, measure, split_digits
@@ -39,26 +40,10 @@ SOURCES = 8
 
 
 @dataclass
-class PeftMember:
+class PeftMember(StandIn):
     """One adapter of a peft model that holds all of them; it is switched on before each call."""
 
-    member: CompartmentMember
     network: Any
-
-    @property
-    def name(self) -> str:
-        return self.member.name
-
-    @property
-    def count(self) -> int:
-        return self.member.count
-
-    @property
-    def classes(self) -> dict[str, int]:
-        return dict(self.member.classes)
-
-    def conditions(self, label: str) -> bool:
-        return self.member.conditions(label)
 
     @torch.no_grad()
     def x0_hat(self, x_t: Tensor, t: Tensor, labels: Sequence[str | None]) -> Tensor:

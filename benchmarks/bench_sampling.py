@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from plain_prompts import plain_forward
+from stand_in import StandIn
 from torch import Tensor
 
 from intarsia.audit import DigitNetwork, Digits, fit_digit_network, make_rejects, measure, split_digits
@@ -33,25 +34,8 @@ OWNERS = {f"owner-{digit}": str(digit) for digit in range(8)}
 
 
 @dataclass
-class PlainMember:
+class PlainMember(StandIn):
     """A member as one would write it first: prompt tokens run through every layer."""
-
-    member: CompartmentMember
-
-    @property
-    def name(self) -> str:
-        return self.member.name
-
-    @property
-    def count(self) -> int:
-        return self.member.count
-
-    @property
-    def classes(self) -> dict[str, int]:
-        return dict(self.member.classes)
-
-    def conditions(self, label: str) -> bool:
-        return self.member.conditions(label)
 
     @torch.no_grad()
     def x0_hat(self, x_t: Tensor, t: Tensor, labels: Sequence[str | None]) -> Tensor:
