@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from intarsia.cli.receipts import Receipts
 from intarsia.errors import VaultError
 from intarsia.ledger import Promise, check_offline
 from intarsia.vault import Vault
+from intarsia.vault.receipts import ReceiptFolder
 
 from .helpers import contents
 
@@ -18,13 +18,13 @@ from .helpers import contents
 @pytest.fixture
 def killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first receipt is not written: to the vault that is a kill between the forgetting and its receipt."""
-    written = Receipts.write
+    written = ReceiptFolder.write
 
-    def write(place: Receipts, receipts: object) -> Path:
-        monkeypatch.setattr(Receipts, "write", written)
+    def write(place: ReceiptFolder, receipts: object) -> Path:
+        monkeypatch.setattr(ReceiptFolder, "write", written)
         raise VaultError("killed")
 
-    monkeypatch.setattr(Receipts, "write", write)
+    monkeypatch.setattr(ReceiptFolder, "write", write)
 
 
 def hidden(vault: Path) -> list[Path]:
@@ -68,7 +68,7 @@ def test_a_full_disk_stops_the_forgetting(vault: Path, run, monkeypatch: pytest.
 
     before = contents(vault)
     with monkeypatch.context() as patch:
-        patch.setattr("intarsia.ledger.write_promises", full)
+        patch.setattr("intarsia.vault.receipts.write_promises", full)
         answer = run("forget", vault, "elm", "--yes")
     assert (answer.code, answer.err) == (1, "error: no space left on the disk\n")
     assert contents(vault) == before

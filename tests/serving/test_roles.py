@@ -29,6 +29,7 @@ TABLE = {
     "GET /v1/ledger/proof/consistency": "read",
     "GET /tile/{path}": "read",
     "POST /v1/images/generations": "sample",
+    "POST /v1/compositions": "sample",
     "POST /v1/credit": "credit",
     "POST /v1/sources/{name}/forget": "erase",
     "GET /v1/jobs/{id}": "erase",

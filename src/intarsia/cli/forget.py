@@ -12,12 +12,12 @@ import typer
 from intarsia.cli.output import Output, printable
 from intarsia.cli.owed import show_steps
 from intarsia.cli.parameters import SourceName, VaultPath, split
-from intarsia.cli.receipts import Receipts
 from intarsia.cli.train import privacy_of
 from intarsia.errors import SettingsError, UnknownName, counted
 
 if TYPE_CHECKING:
     from intarsia.vault import ForgetPlan, Outcome, Vault
+    from intarsia.vault.receipts import ReceiptFolder
 
 _WHICH = "Which images"
 _SHOWN = 5
@@ -117,9 +117,10 @@ def forget(
     Example: intarsia forget emoji.vault twemoji --sample 3f2a91 --match caption:skull
     """
     from intarsia.vault import Vault
+    from intarsia.vault.receipts import ReceiptFolder
 
     opened = Vault.open(vault)
-    place = Receipts(opened.root, opened.ledger, receipt)
+    place = ReceiptFolder(opened.root, opened.ledger, receipt)
     for path in place.make_up():
         output.note(f"an earlier forgetting was interrupted before it wrote its receipt: {path}")
     if name not in (known := opened.names()):
@@ -139,7 +140,7 @@ def forget(
         _samples(opened, name, ids, output, place, dry_run=dry_run, yes=yes)
 
 
-def _whole(vault: Vault, name: str, output: Output, place: Receipts, *, dry_run: bool, yes: bool) -> None:
+def _whole(vault: Vault, name: str, output: Output, place: ReceiptFolder, *, dry_run: bool, yes: bool) -> None:
     source = next((source for source in vault.sources() if source.name == name), None)
     count = source.count if source else 0
     learned = [compartment.name for compartment in vault.compartments() if name in compartment.sources]
@@ -169,7 +170,7 @@ def _whole(vault: Vault, name: str, output: Output, place: Receipts, *, dry_run:
 
 
 def _samples(
-    vault: Vault, name: str, ids: list[str], output: Output, place: Receipts, *, dry_run: bool, yes: bool
+    vault: Vault, name: str, ids: list[str], output: Output, place: ReceiptFolder, *, dry_run: bool, yes: bool
 ) -> None:
     plan = vault.plan_forget(name, ids, measure=dry_run)
     shown = ", ".join(id[:12] for id in plan.samples[:_SHOWN]) + (", …" if len(plan.samples) > _SHOWN else "")

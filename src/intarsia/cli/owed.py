@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from intarsia.cli.output import Output
-from intarsia.cli.receipts import Receipts
 from intarsia.errors import LeftOut, VaultError
 
 if TYPE_CHECKING:
@@ -46,12 +45,14 @@ def keep_receipts(vault: Vault, outcomes: Sequence[Outcome], output: Output) -> 
 
     The work is done: where one cannot be written that is said, and nothing else is held up.
     """
+    from intarsia.vault.receipts import ReceiptFolder
+
     places = []
     for outcome in outcomes:
         if outcome.action != "forget" or not outcome.receipts:
             continue
         try:
-            places.append(Receipts(vault.root, vault.ledger, None).write(outcome.receipts))
+            places.append(ReceiptFolder(vault.root, vault.ledger).write(outcome.receipts))
         except VaultError as error:
             output.note(f"the receipt of training '{outcome.source}' without what was forgotten is lost: {error}")
         else:

@@ -49,6 +49,14 @@ class Serving:
         ),
     ] = False
 
+    receipts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the receipts of what is forgotten over HTTP; without it VAULT.receipts beside the vault.",
+            show_default=False,
+        ),
+    ] = None
+
     certificate: Annotated[
         Path | None,
         typer.Option(help="Sign images with a C2PA manifest: PEM file of the certificate and its chain, leaf first."),
@@ -91,10 +99,13 @@ def serve(
     require("uvicorn", "serve")
     from intarsia.serving.run import bound, serve_forever
     from intarsia.vault import SCOPES, Key, Vault
+    from intarsia.vault.receipts import ReceiptFolder
 
     check_whole("--port", port, least=0, most=65_535)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no request of a client makes one to somebody else
     settings, opened = serving.settings(), Vault.open(vault)
+    if serving.receipts is not None:
+        ReceiptFolder(opened.root, opened.ledger, folder=serving.receipts).check()
     with bound(host, port) as listener:
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from intarsia.serving.callers import Caller
 from intarsia.serving.service import Service
-from intarsia.vault import Decision
+from intarsia.vault import Composition, Decision
 
 
 def verdicts(service: Service, caller: Caller) -> tuple[Decision, ...]:
@@ -17,11 +18,20 @@ def verdicts(service: Service, caller: Caller) -> tuple[Decision, ...]:
     return found if caller.sees_all else tuple(each for each in found if each.rule != "grant")
 
 
-def names_for(service: Service, caller: Caller, named: Sequence[str] | None) -> list[str] | None:
-    """The sources to compose: those that were named, or all that the caller may use; None where that is none.
+def composed(
+    service: Service, caller: Caller, named: Sequence[str] | None, *, weights: str, routing: str, precision: str
+) -> Composition:
+    """The sources that were named, joined, or all that the caller may use; then `left_out` says which are missing.
 
-    Composing decides again; None then says why there is nothing.
+    Raises:
+        ForbiddenError: the caller may not use a source that was named, or may use none, with the reasons.
+        As `Vault.compose`.
     """
-    if named is not None:
-        return list(named)
-    return [each.name for each in verdicts(service, caller) if each.allowed] or None
+    known = verdicts(service, caller) if named is None else ()
+    names = list(named) if named is not None else [each.name for each in known if each.allowed]
+    # Composing decides again; of None it says why there is nothing.
+    composition = service.library.composition(
+        caller.principal, names or None, weights=weights, routing=routing, precision=precision
+    )
+    absent = {each.name: each.reason for each in known if not each.allowed and each.rule != "grant"}
+    return replace(composition, left_out=absent)

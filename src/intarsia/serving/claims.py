@@ -12,7 +12,7 @@ from intarsia.credit import CreditSettings
 from intarsia.data import ImageLimits, decode, to_float
 from intarsia.errors import InputError
 from intarsia.serving.callers import Caller
-from intarsia.serving.choices import names_for
+from intarsia.serving.choices import composed
 from intarsia.serving.schemas import CreditRequest
 from intarsia.serving.service import Service
 
@@ -37,16 +37,15 @@ def claimed(service: Service, caller: Caller, request: CreditRequest) -> dict[st
     """
     images, drawn_from = _image(service, caller, request)
     settings = CreditSettings(method=request.method, repeats=request.repeats)
-    names = names_for(service, caller, request.sources or drawn_from)
+    names = request.sources or drawn_from
     weights = "gaussian" if request.method == "divergence" else "prior"  # the one method that asks for weights
-    composition = service.library.composition(
-        caller.principal, names, weights=weights, routing="full", precision="float32"
-    )
+    composition = composed(service, caller, names, weights=weights, routing="full", precision="float32")
     with service.claims:
         found = composition.credit(images, settings)
     rows = zip(found.names, found.values[0].tolist(), found.low[0].tolist(), found.high[0].tolist(), strict=True)
     shares = [{"source": name, "share": share, "low": low, "high": high} for name, share, low, high in rows]
-    return {"method": found.method, "unit": found.unit, "shares": shares, "note": _NOTES[found.method]}
+    told = {"method": found.method, "unit": found.unit, "shares": shares, "note": _NOTES[found.method]}
+    return told | {"left_out": dict(composition.left_out)}
 
 
 def _image(service: Service, caller: Caller, request: CreditRequest) -> tuple[Tensor, list[str] | None]:

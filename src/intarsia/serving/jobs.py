@@ -6,14 +6,17 @@ import logging
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from intarsia.errors import VaultError
+from intarsia.ledger import Receipt
 from intarsia.serving.faults import Fault
 from intarsia.serving.work import Work
+from intarsia.vault.receipts import ReceiptFolder
 
 log = logging.getLogger("intarsia.serving")
 
@@ -42,8 +45,8 @@ class Job:
 class Jobs:
     """Of one vault. Those that a service does not finish are finished by the next one, or by `Vault.resume`."""
 
-    def __init__(self, root: Path):
-        self._root = root
+    def __init__(self, root: Path, handed: ReceiptFolder):
+        self._root, self._handed = root, handed
         self._kept: OrderedDict[str, Job] = OrderedDict()
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="intarsia job")
@@ -94,9 +97,29 @@ class Jobs:
                 self._work, job.state = Work(self._root, "resume", *job.names), RUNNING
             for said in self._work:
                 if "result" in said:
+                    self._hand_out(job, said["result"])
                     job.result, job.state = said["result"], DONE
                 else:
                     job.progress = said
         except Exception as error:  # noqa: BLE001 - nobody else would hear of it
             log.error("job %s on %s: %s", job.kind, ", ".join(job.names), error)
             job.error, job.state = "it could not be finished; the keeper of this service finds why in the log", FAILED
+
+    def _hand_out(self, job: Job, outcomes: Sequence[Mapping[str, Any]]) -> None:
+        """Put the receipts of what was trained again into files: beside those of the forgetting that began the job."""
+        begun = [Receipt.of(document) for document in job.receipts]
+        about = {opening.source for receipt in begun for opening in receipt.openings}
+        for outcome in outcomes:
+            receipts = [Receipt.of(document) for document in outcome["receipts"]]
+            if outcome["source"] in about:
+                begun += receipts
+            elif receipts and outcome["action"] == "forget":
+                self._write(receipts)
+        if begun:
+            self._write(begun)
+
+    def _write(self, receipts: Sequence[Receipt]) -> None:
+        try:
+            self._handed.write(receipts)
+        except VaultError as error:  # what was owed is trained, and the client has its receipt from the job
+            log.error("a receipt was not written: %s", error)

@@ -19,7 +19,7 @@ from intarsia.composition.sampling import OnStep
 from intarsia.data import to_uint8
 from intarsia.errors import SettingsError, UnknownName
 from intarsia.serving.callers import Caller
-from intarsia.serving.choices import names_for
+from intarsia.serving.choices import composed
 from intarsia.serving.faults import Fault
 from intarsia.serving.pictures import as_field, encoded
 from intarsia.serving.provenance import Seal
@@ -59,9 +59,7 @@ class Order:
         check_size(given.size, service.vault.image_shape)
         check_whole("n", given.n, most=limits.images)
         check_whole("num_inference_steps", given.num_inference_steps or limits.steps, most=limits.max_steps)
-        weights, routing = given.weights or limits.weights, given.routing or limits.routing
-        if weights not in SERVED_WEIGHTS:
-            raise UnknownName("weights", weights, SERVED_WEIGHTS)
+        weights, routing = mixing(service, given.weights, given.routing)
         settings = SampleSettings(
             seed=secrets.randbelow(_SEEDS) if given.seed is None else given.seed,
             steps=given.num_inference_steps or limits.steps,
@@ -70,12 +68,8 @@ class Order:
             batch=given.n,
             batch_invariant=limits.batch_invariant,
         )
-        composition = service.library.composition(
-            caller.principal,
-            names_for(service, caller, given.sources),
-            weights=weights,
-            routing=routing,
-            precision=limits.precision,
+        composition = composed(
+            service, caller, given.sources, weights=weights, routing=routing, precision=limits.precision
         )
         label, prompt = _asked(given, composition)
         check_motif(composition, label, prompt, settings.guidance_scale)
@@ -141,6 +135,18 @@ class Answer:
         return head | self.files[index] | {"intarsia": own}
 
 
+def mixing(service: Service, weights: str | None, routing: str | None) -> tuple[str, str]:
+    """Weights and routing as they were asked for, or as the service does without.
+
+    Raises:
+        UnknownName: weights that are not served.
+    """
+    chosen = weights or service.settings.weights
+    if chosen not in SERVED_WEIGHTS:
+        raise UnknownName("weights", chosen, SERVED_WEIGHTS)
+    return chosen, routing or service.settings.routing
+
+
 def check_size(size: str, image_shape: Sequence[int]) -> None:
     """Raises SettingsError unless a vault's images are of that size."""
     own = f"{image_shape[2]}x{image_shape[1]}"
@@ -171,7 +177,7 @@ def _asked(given: ImageRequest, composition: Composition) -> tuple[str | None, s
 
 
 def _about(order: Order, result: Result) -> dict[str, Any]:
-    """What is told of images; nothing of sources that had no part in the composition."""
+    """What is told of images, and what could not be taken; nothing of sources that were not granted."""
     settings = {name: value for name, value in asdict(result.settings).items() if name != "batch"}
     settings |= {
         "weights": order.mixing[0],
@@ -181,6 +187,7 @@ def _about(order: Order, result: Result) -> dict[str, Any]:
     }
     return {
         "sources": list(result.names),
+        "left_out": dict(order.composition.left_out),
         "licences": dict(order.composition.licences),
         "prior": dict(zip(result.names, result.prior.tolist(), strict=True)),
         "shares": dict(zip(result.names, result.shares.tolist(), strict=True)),

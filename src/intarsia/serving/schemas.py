@@ -67,6 +67,14 @@ class ImageRequest(Body):
     label: Annotated[str | None, Field(max_length=200, description="As `prompt`")] = None
 
 
+class CompositionRequest(Body):
+    """`POST /v1/compositions`."""
+
+    sources: Annotated[Names | None, Field(description="Without them all that the key may use")] = None
+    weights: Annotated[str | None, Field(max_length=50)] = None
+    routing: Annotated[str | None, Field(max_length=50)] = None
+
+
 class CreditRequest(Body):
     """`POST /v1/credit`: an image as a file, or one of those that were drawn under a receipt."""
 

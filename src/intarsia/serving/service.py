@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from fastapi import Request
 
+from intarsia.errors import IntarsiaError, SettingsError
 from intarsia.serving.engine import Busy, Engine
 from intarsia.serving.jobs import Jobs
 from intarsia.serving.library import Library
@@ -21,6 +23,9 @@ from intarsia.serving.receipts import Receipts
 from intarsia.serving.settings import ServeSettings
 from intarsia.serving.transparency import Transparency
 from intarsia.vault import Key, Vault
+from intarsia.vault.receipts import ReceiptFolder
+
+log = logging.getLogger("intarsia.serving")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,7 +36,8 @@ class Service:
     """A vault, and what draws from it.
 
     `owner` is a key in memory alone, for whoever started the service; None if there is none. `waiters` are the threads
-    in which requests wait for the engine. `claims` is held by whoever reckons credit.
+    in which requests wait for the engine. `claims` is held by whoever reckons credit. `handed` is where the receipts
+    of forgettings are put.
     """
 
     vault: Vault
@@ -42,6 +48,7 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
     claims: threading.Lock = field(default_factory=threading.Lock)
     transparency: Transparency = field(init=False)
+    handed: ReceiptFolder = field(init=False)
     jobs: Jobs = field(init=False)
     library: Library = field(init=False)
     engine: Engine = field(init=False)
@@ -49,7 +56,8 @@ class Service:
 
     def __post_init__(self) -> None:
         self.transparency = Transparency(self.vault.ledger)
-        self.jobs = Jobs(self.vault.root)
+        self.handed = ReceiptFolder(self.vault.root, self.vault.ledger, folder=self.settings.receipts)
+        self.jobs = Jobs(self.vault.root, self.handed)
         self.library = Library(self.vault, self.settings.memory_bytes)
         on_round = self.metrics.on_round
         self.engine = Engine(rows=self.settings.rows, waiting=self.settings.waiting, on_round=on_round)
@@ -82,7 +90,15 @@ class Service:
         return await loop.run_in_executor(self.waiters, partial(work, *arguments, **settings))
 
     def open(self) -> None:
-        """Begin: from now on requests are taken, and what an interrupted forgetting owes is trained."""
+        """Begin: from now on requests are taken, and what an interrupted forgetting owes is trained and written."""
+        try:
+            for path in self.handed.make_up():
+                log.warning("an earlier forgetting was interrupted before it wrote its receipt: %s", path)
+            self.handed.check()
+        except SettingsError as error:
+            log.warning("nothing can be forgotten here: %s", error)
+        except IntarsiaError as error:
+            log.error("the receipt of an earlier forgetting could not be made: %s", error)
         if owed := [each.name for each in self.vault.unfinished() if each.owed]:
             self.jobs.resume("resume", owed, [])
         self.ready = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from intarsia.backbone.precision import resolve_precision
 from intarsia.checks import check_number, check_whole
@@ -31,6 +32,7 @@ class ServeSettings:
         precision: of the matrix products.
         body_bytes, body_seconds: how large a request may be, and how long it may take to arrive.
         shutdown_seconds: how long requests under way may go on once the service is told to end.
+        receipts: folder for the receipts of what is forgotten; None is `VAULT.receipts` beside the vault.
         seal: signs every image with a C2PA manifest; None signs none.
 
     Raises:
@@ -51,6 +53,7 @@ class ServeSettings:
     body_bytes: int = 8 * 2**20
     body_seconds: float = 30.0
     shutdown_seconds: float = 30.0
+    receipts: Path | None = None
     seal: Seal | None = None
 
     def __post_init__(self) -> None:

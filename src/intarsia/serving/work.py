@@ -73,7 +73,8 @@ def main(root: str, action: str, *names: str) -> None:
 
 
 def _resume(vault: Vault, names: Sequence[str]) -> Any:
-    job = vault.resuming(names)
+    begun = {each.name for each in vault.unfinished()}  # a job that waited may find that another has done its work
+    job = vault.resuming([name for name in names if name in begun])
     for step in job:
         _say(name=step.name, step=step.step, steps=step.steps)
     return [outcome.document() for outcome in job.outcome]

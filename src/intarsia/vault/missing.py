@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from intarsia.errors import CorruptError, LeftOut, SettingsError
 from intarsia.vault.causes import Cause
@@ -43,6 +43,15 @@ def missing(store: Store, name: str) -> Missing:
             owed=True,
         )
     return Missing(NOT_TRAINED, owed=False)
+
+
+def with_reasons(store: Store, selection: Selection) -> Selection:
+    """The same verdicts; of a source without a compartment it is said why, and what to do."""
+    decisions = [
+        replace(each, reason=_missing(store, each.name).reason) if each.rule == "trained" else each
+        for each in selection.decisions
+    ]
+    return Selection(tuple(decisions))
 
 
 def left_out(store: Store, wanted: Collection[str], selection: Selection | None) -> dict[str, str]:

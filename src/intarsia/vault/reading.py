@@ -27,7 +27,7 @@ from intarsia.vault.keyring import Identity, Keyring
 from intarsia.vault.lease import Lease
 from intarsia.vault.loaded import Loaded
 from intarsia.vault.meter import read_used
-from intarsia.vault.missing import left_out, nothing_to_join
+from intarsia.vault.missing import left_out, nothing_to_join, with_reasons
 from intarsia.vault.operators import manner
 from intarsia.vault.package import Core, read_core
 from intarsia.vault.principals import Principal, read_principal
@@ -195,7 +195,7 @@ class VaultReader:
             UnknownName: no such obligation.
         """
         rules = Rules(licences=licences, owners=owners, refuse=refuse)
-        return decide(self.sources(), self._store.names(COMPARTMENTS), rules)
+        return with_reasons(self._store, decide(self.sources(), self._store.names(COMPARTMENTS), rules))
 
     def principals(self) -> list[Principal]:
         """All principals, by name, with their grants and rules; of keys there are digests only.

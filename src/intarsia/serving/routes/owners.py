@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
-from intarsia.errors import SettingsError, UnknownName
+from intarsia.errors import SettingsError, UnknownName, VaultError
+from intarsia.ledger import Promise
 from intarsia.serving.callers import Caller, needs
-from intarsia.serving.faults import found
+from intarsia.serving.faults import Fault, found
 from intarsia.serving.jobs import Job
 from intarsia.serving.schemas import CloseTicket, ForgetRequest, NewTicket
 from intarsia.serving.service import Service, service_of
@@ -20,6 +23,7 @@ from intarsia.vault.clock import end_of, start_of, utc_now
 from intarsia.vault.tickets import OPEN
 
 router = APIRouter(tags=["owners"])
+log = logging.getLogger("intarsia.serving")
 Eraser = Annotated[Caller, Depends(needs("erase"))]
 
 
@@ -91,8 +95,15 @@ def close(request: Request, id: str, body: CloseTicket, caller: Eraser) -> dict[
 
 
 def _forgotten(service: Service, name: str, samples: Sequence[str] | None) -> Job:
-    """Take samples, or all of a source, out of the vault; returns the job of what is to be trained again."""
-    done = service.vault.forgetting(name, samples)
+    """Take samples, or all of a source, out of the vault; returns the job of what is to be trained again.
+
+    Nothing goes without a receipt: what it is made of is written before anything is done.
+    """
+    done = service.vault.forgetting(name, samples, announce=partial(_promise, service))
+    try:
+        service.handed.write(done.receipts)
+    except VaultError as error:  # it is made from what was promised when the service next begins
+        log.error("the receipt of a forgetting is not written yet: %s", error)
     service.receipts.forget(name)
     service.library.forget(name)
     receipts = [receipt.document() for receipt in done.receipts]
@@ -100,6 +111,15 @@ def _forgotten(service: Service, name: str, samples: Sequence[str] | None) -> Jo
     if owed:
         return service.jobs.resume("forget", owed, receipts)
     return service.jobs.finished("forget", [name], receipts)
+
+
+def _promise(service: Service, promises: Sequence[Promise]) -> None:
+    try:
+        service.handed.promise(promises)
+    except VaultError as error:
+        log.error("nothing was forgotten, as its receipt cannot be written: %s", error)
+        message = "nothing was forgotten, as its receipt cannot be written here; the keeper finds why in the log"
+        raise Fault(503, message, code="no_receipt") from error
 
 
 def _document(ticket: Ticket) -> dict[str, Any]:

@@ -11,6 +11,7 @@ const FEW = 12;
  * @property {string|null} label
  * @property {string} prompt
  * @property {string[]} sources
+ * @property {{name: string, reason: string}[]} closed those that could not be used at that time
  * @property {number} count
  * @property {number} seed
  * @property {number} steps
@@ -90,6 +91,7 @@ export class Form {
       ...numbers,
       guidance,
       sources,
+      closed: this.switches.closed,
       weights: byId("weights").value,
       routing: byId("routing").value,
       ...this.#asked(),

@@ -197,6 +197,7 @@ function facts({ settings, receipt, licences }, { calls }) {
   const rows = [
     ["Asked for", settings.prompt || settings.label || "anything"],
     ["Sources", settings.sources.join(", ")],
+    ...(settings.closed ?? []).map(({ name, reason }) => ["Left out", `${name}: ${reason}`]),
     Object.keys(licences).length > 0 && ["Under the licences", [...new Set(Object.values(licences))].join(", ")],
     ["Seed, steps", `${settings.seed}, ${settings.steps}`],
     ["Joined", `${mode(WEIGHTS, settings.weights)[0]}; ${mode(ROUTING, settings.routing)[0].toLowerCase()}`],

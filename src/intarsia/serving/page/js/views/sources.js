@@ -25,6 +25,11 @@ export class SourceSwitches extends EventTarget {
     return [...this.#rows.keys()].filter((name) => this.#chosen.has(name));
   }
 
+  /** Those that may not be used, each with the reason. */
+  get closed() {
+    return [...this.#rows.values()].filter(({ reason }) => reason).map(({ name, reason }) => ({ name, reason }));
+  }
+
   /** Switch these on and all others off; what may not be used stays off. */
   set chosen(names) {
     const wanted = new Set(names);
@@ -102,7 +107,7 @@ export class SourceSwitches extends EventTarget {
         h("p", { class: "reason", id: reasonId }, icon("lock"), h("span", {}, ...prose(reasonOf(source)))),
     );
     const words = [source.name, ...facts].join(" ").toLowerCase();
-    return { item, box, words };
+    return { name: source.name, reason: source.permitted ? null : reasonOf(source), item, box, words };
   }
 
   #flip(name, on) {

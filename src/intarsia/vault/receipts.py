@@ -1,4 +1,4 @@
-"""Where the receipts of what a command did are put."""
+"""Where the receipts of what was forgotten are put: in files for whoever asked, also if the process that forgot dies."""
 
 from __future__ import annotations
 
@@ -6,33 +6,44 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from intarsia.errors import SettingsError
-
-if TYPE_CHECKING:
-    from intarsia.ledger import Ledger, Promise, Receipt
+from intarsia.files import disk_errors
+from intarsia.ledger import Ledger, Promise, Receipt, read_promises, write_promises, write_receipts
 
 _PROMISED = ".promised"
+_BESIDE = ".receipts"
+
+
+def folder_beside(vault: Path) -> Path:
+    """Where receipts are if nobody says where: `VAULT.receipts` beside the vault.
+
+    Not in it: a receipt says what the ledger only commits to, and of what was forgotten nothing stays in the vault.
+    """
+    root = vault.absolute()
+    return root.with_name(f"{root.name}{_BESIDE}")
 
 
 @dataclass(frozen=True)
-class Receipts:
-    """A file that was asked for, or a numbered one in a folder beside the vault, whose ledger this is.
+class ReceiptFolder:
+    """Numbered files in a folder, for the vault whose ledger this is; or the one `file` that was asked for.
 
-    Not in it: a receipt says what the ledger only commits to, and of what was forgotten nothing stays in the vault.
+    Args:
+        vault: the vault's folder.
+        folder: None is `folder_beside` the vault.
     """
 
     vault: Path
     ledger: Ledger
-    file: Path | None
+    file: Path | None = None
+    folder: Path | None = None
 
     @property
-    def _folder(self) -> Path:
+    def place(self) -> Path:
+        """The folder in which they are."""
         if self.file is not None:
             return self.file.absolute().parent
-        root = self.vault.absolute()
-        return root.with_name(f"{root.name}.receipts")
+        return folder_beside(self.vault) if self.folder is None else self.folder.absolute()
 
     def check(self) -> None:
         """See, before anything is done, that a receipt can be written.
@@ -42,10 +53,10 @@ class Receipts:
         """
         if self.file is not None and self.file.exists():
             raise SettingsError(f"{self.file} exists already; choose another file for the receipt")
-        folder = self._folder
-        existing = folder if folder.exists() else folder.parent
+        existing = self.place if self.place.exists() else self.place.parent
         if not existing.is_dir() or not os.access(existing, os.W_OK):
-            raise SettingsError(f"{folder}: no receipt can be written there; say where with --receipt FILE")
+            how = "--receipt FILE" if self.folder is None else "--receipts FOLDER"
+            raise SettingsError(f"{self.place}: no receipt can be written there; say where with {how}")
 
     def promise(self, promises: Sequence[Promise]) -> None:
         """Keep what the receipt is made of, before anything is done; the vault's only writer calls this.
@@ -53,11 +64,8 @@ class Receipts:
         Raises:
             VaultError: it cannot be written; then nothing may be done.
         """
-        from intarsia.files import disk_errors
-        from intarsia.ledger import write_promises
-
-        with disk_errors(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
+        with disk_errors(self.place):
+            self.place.mkdir(parents=True, exist_ok=True)
         for path, kept in self._kept():
             if not kept:  # whoever wrote it is not the writer any more, and did nothing
                 path.unlink(missing_ok=True)
@@ -69,12 +77,9 @@ class Receipts:
         Raises:
             VaultError: it cannot be written.
         """
-        from intarsia.files import disk_errors
-        from intarsia.ledger import write_receipts
-
         first = receipts[0]
-        path = self.file or self._folder / f"{first.proof.index:06d}-{first.entry.kind}.json"
-        with disk_errors(self._folder):
+        path = self.file or self.place / f"{first.proof.index:06d}-{first.entry.kind}.json"
+        with disk_errors(self.place):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_receipts(path, receipts)
         self._promised(first).unlink(missing_ok=True)
@@ -91,9 +96,7 @@ class Receipts:
 
     def _kept(self) -> list[tuple[Path, list[Receipt]]]:
         """What was promised here, with the receipts of what was done."""
-        from intarsia.ledger import read_promises
-
-        promised = {path: read_promises(path) for path in sorted(self._folder.glob(f"{self._name}*{_PROMISED}"))}
+        promised = {path: read_promises(path) for path in sorted(self.place.glob(f"{self._name}*{_PROMISED}"))}
         made = {path: [each.kept(self.ledger) for each in promises] for path, promises in promised.items()}
         return [(path, [receipt for receipt in receipts if receipt is not None]) for path, receipts in made.items()]
 
@@ -103,4 +106,4 @@ class Receipts:
         return f".{self.vault.name if self.file is None else self.file.name}."
 
     def _promised(self, first: Promise | Receipt) -> Path:
-        return self._folder / f"{self._name}{first.entry.record['nonce']}{_PROMISED}"
+        return self.place / f"{self._name}{first.entry.record['nonce']}{_PROMISED}"
