@@ -1,4 +1,4 @@
-"""Where the receipts of what was forgotten are put: in files for whoever asked, also if the process that forgot dies."""
+"""Where receipts of what was forgotten are put: in files for whoever asked, also if the process that forgot dies."""
 
 from __future__ import annotations
 
