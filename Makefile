@@ -11,8 +11,8 @@ DEV := $(VENV)/.intarsia-dev
 PINS := pyproject.toml constraints.txt
 BENCHMARKS = $(sort $(wildcard benchmarks/bench_*.py))
 
-# Any of these drives the tests of the page.
-BROWSERS := chromium chromium-browser google-chrome
+# What the slow tests drive: a program, or several of which one is enough, and Debian's packages that bring it.
+SERVERS := chromium,chromium-browser,google-chrome:chromium /usr/lib/postgresql/*/bin/initdb,initdb:postgresql
 
 # The second variable reaches the build environment of newer versions of pip, which the first one does not.
 INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -45,11 +45,16 @@ imports: $(DEV) ## Each room imports only from those above it
 	$(BIN)/python -m pytest --quiet tests/test_imports.py -k direction
 
 integration: $(DEV) ## The slow tests of whole jobs
-	@for name in $(BROWSERS); do ! command -v $$name >/dev/null || exit 0; done; \
-	echo "Installing Chromium, for the tests of the page ..."; \
-	{ apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium >/dev/null; } || { \
-		echo "no Chromium on this machine, and apt-get cannot install it: install it by hand, as root on Debian and"; \
-		echo "Ubuntu with: apt-get install chromium"; exit 1; }
+	@missing=""; for server in $(SERVERS); do \
+		found=""; for name in $$(echo "$${server%%:*}" | tr , ' '); do \
+			! command -v $$name >/dev/null || found=yes; \
+		done; \
+		test -n "$$found" || missing="$$missing $$(echo "$${server#*:}" | tr , ' ')"; \
+	done; test -z "$$missing" || { \
+		echo "Installing$$missing, for the tests that drive them ..."; \
+		apt-get -qq update && apt-get -qq install --yes --no-install-recommends $$missing >/dev/null; } || { \
+		echo "this machine lacks$$missing, and apt-get cannot install it: install it by hand, as root on Debian and"; \
+		echo "Ubuntu with: apt-get install$$missing"; exit 1; }
 	$(BIN)/python -m pytest -m integration $(ARGS)
 
 bench: $(DEV) ## The benchmarks: ratios measured side by side

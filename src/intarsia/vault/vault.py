@@ -50,7 +50,7 @@ class Vault(VaultJobs, VaultCredits):
         Args:
             backbone: a backbone package, by the name of one that comes with intarsia or by its folder; or a backbone
                 and the core source it was trained on.
-            url: a database for the index, in SQLAlchemy's form; None keeps it in the folder.
+            url: a database for the index, of SQLite or PostgreSQL, in SQLAlchemy's form; None keeps it in the folder.
 
         Raises:
             VaultError: the place is taken, or the disk is full.
@@ -58,6 +58,7 @@ class Vault(VaultJobs, VaultCredits):
             CorruptError: the package is damaged.
             IncompatibleError: the core's images are not of the backbone's shape.
             SettingsError: the URL cannot be used.
+            MissingExtra: it is PostgreSQL's, and its client is not installed.
         """
         found(Path(path).expanduser(), backbone, url)
         return cls.open(path)
