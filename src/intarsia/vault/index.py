@@ -156,7 +156,7 @@ class Catalogue:
     def samples(
         self, *, prefix: str = "", label: str | None = None, text: str | None = None
     ) -> list[tuple[str, Sample]]:
-        """(source, sample) of samples whose id starts with `prefix`, of this label, with `text` (in any case) in captions."""
+        """(source, sample) of samples whose id starts with `prefix`, of this label, with `text` in any case."""
         query = select(_SampleRow).where(
             _SampleRow.vault == self._vault, _SampleRow.id.startswith(prefix.lower(), autoescape=True)
         )
