@@ -55,7 +55,10 @@ def test_anything_else_is_refused_with_an_example(written):
         ("Apache-2.0 WITH LLVM-exception AND GPL-3.0-only", True),
         ("MIT OR GPL-3.0-only AND Apache-2.0", False),
         ("GPL-3.0-only OR MIT AND CC-BY-SA-4.0", True),
+        ("Linux-man-pages-copyleft-var", True),
+        ("Parity-7.0.0", True),
         ("LicenseRef-our-terms", True),
+        ("LicenseRef-not-public-domain-at-all", True),
         ("Apache-2.0 AND LicenseRef-public-domain", False),
         ("Bitstream-Vera AND OFL-1.1 AND LicenseRef-BaKoMa", False),
     ],
@@ -96,6 +99,7 @@ def test_share_alike_follows_the_tree(tree):
         ("PolyForm-Noncommercial-1.0.0 OR CC0-1.0", set()),
         ("LicenseRef-our-terms", {*OBLIGATIONS}),
         ("LicenseRef-public-domain", set()),
+        ("LicenseRef-all-rights-reserved-until-public-domain", {*OBLIGATIONS}),
     ],
 )
 def test_obligations(expression, expected):

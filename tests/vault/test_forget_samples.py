@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -370,6 +371,22 @@ def test_samples_are_found_by_file_name_picture_caption_and_label(whole: Vault, 
     ):
         with pytest.raises(IntarsiaError, match=words):
             whole.find_samples("oak", **question)
+
+
+def test_what_looks_the_same_is_the_same_however_it_is_spelt(fresh: Fresh, empty: Path) -> None:
+    """An accent as a character of its own, as file names of macOS have it, or one with its letter."""
+    ways = [unicodedata.normalize(form, "Café Ö") for form in ("NFC", "NFD")]
+    assert ways[0] != ways[1]
+    spelt = [
+        replace(s, text=f"the {ways[k]} at night", label=ways[k], file_name=f"{ways[k]}-{k}.png")
+        for k, s in enumerate(WHOLE.manifest.samples[:2])
+    ]
+    vault = fresh(empty)
+    vault.add_source("oak", replace(WHOLE, manifest=Manifest((*spelt, *WHOLE.manifest.samples[2:]))))
+    for way in ways:
+        assert len(vault.find_samples("oak", patterns=f"caption:{way.upper()}")) == 2
+        assert len(vault.find_samples("oak", patterns=f"label:{way}")) == 2
+        assert [s.file_name for s in vault.find_samples("oak", files=f"{way}-1.png")] == [f"{ways[1]}-1.png"]
 
 
 def test_a_class_that_goes_with_its_last_sample_takes_the_table_of_prompts_with_it(fresh: Fresh, empty: Path) -> None:

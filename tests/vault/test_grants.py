@@ -21,6 +21,7 @@ from intarsia.errors import (
     VaultError,
 )
 from intarsia.vault import Quota, Vault
+from intarsia.vault.clock import end_of, start_of
 
 from .helpers import ROUTER, all_bytes, grown, opened_files, quick, toy_source, traces
 from .test_crash import Failing
@@ -122,6 +123,13 @@ def test_moments_are_of_one_zone_and_lie_ahead(shared: Vault) -> None:
     with pytest.raises(SettingsError, match="has passed"):
         shared.grant("oak", "acme", until=NOON)
     assert shared.principals()[0].grants["oak"] == grant
+
+
+@pytest.mark.parametrize("day", ["2030-06-01", "20300601", "2030-W22-6"])
+def test_a_day_counts_to_its_end_and_from_its_beginning(day: str) -> None:
+    assert end_of("until", day) == datetime(2030, 6, 2, tzinfo=UTC)
+    assert start_of("received", day) == datetime(2030, 6, 1, tzinfo=UTC)
+    assert end_of("until", f"{day}T13:00+02:00") == datetime(2030, 6, 1, 11, tzinfo=UTC)
 
 
 def test_a_quota_counts_images_by_the_calendar(shared: Vault, now: Now) -> None:

@@ -23,6 +23,7 @@ from intarsia.ledger import (
     write_receipts,
 )
 from intarsia.ledger.bundle import write_bundle
+from intarsia.ledger.entry import Opening
 from intarsia.vault import Vault
 from intarsia.vault.accounts import account_in
 from intarsia.vault.events import images_root
@@ -348,6 +349,45 @@ def test_salts_change_with_the_samples(pair: Vault) -> None:
         "forget",
         "train",
     ]
+
+
+@pytest.mark.parametrize("way", ["own sample", "whole", "neighbour's sample", "forbid", "withdrawn"])
+def test_what_others_entries_say_of_it_cannot_be_guessed_either(vault: Vault, tmp_path: Path, way: str) -> None:
+    """Entries tell under each source of a composition with what it was composed, and what learned from it."""
+    grown(vault, "oak", "elm", "fir", train=False).permit("elm", to="oak")
+    vault.train(["elm", "fir"], quick(), routers=[ROUTER])
+    vault.train("oak", quick(), neighbours="elm", routers=[ROUTER])
+    if way == "withdrawn":
+        key = vault.pack("fir", tmp_path / "fir.pack")
+        vault.forget("fir")
+        vault.import_pack(tmp_path / "fir.pack", signer=key)
+    composed = {"oak": vault._shelf.info("oak").digest, "elm": vault._shelf.info("elm").digest}
+    vault.compose(["oak", "elm"], precision="float32")
+    guess = {"principal": None, "compartments": composed}
+    assert "elm" in told_of(vault, guess), "with the salts the guess is confirmed"
+    secrets = [read_json(path)["data"] for path in (vault.root / "ledger/salts").iterdir()]
+    ids = {name: toy_source(name).manifest.ids[:1] for name in ("oak", "elm", "fir")}
+    {
+        "own sample": lambda: vault.forget("oak", ids["oak"]),
+        "whole": lambda: vault.forget("oak"),
+        "neighbour's sample": lambda: vault.forget("elm", ids["elm"]),
+        "forbid": lambda: vault.forbid("elm", "oak"),
+        "withdrawn": lambda: vault.forget("fir", ids["fir"]),
+    }[way]()
+    assert told_of(vault, guess) == []
+    assert traces(vault.root, secrets) == []
+    assert vault.verify().ok
+
+
+def told_of(vault: Vault, values: dict[str, object]) -> list[str]:
+    """The sources of which some entry says this, as far as the salts that are there show."""
+    known = vault._store.salts.all(vault._store.salts.names())
+    found = []
+    for entry in vault.ledger.entries():
+        seals = {each["seal"] for each in entry.record["sources"]}
+        openings = [Opening(name, values, *each.salts(entry.record["nonce"])) for name, each in known.items()]
+        found += [opening.source for opening in openings if opening.seal in seals]
+    return found
 
 
 def test_what_was_extended_is_recorded_and_replayed(pair: Vault) -> None:

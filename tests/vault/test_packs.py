@@ -123,6 +123,48 @@ def test_a_withdrawn_sample_ends_use_until_the_owner_hands_in_a_replacement(
     assert pair.verify().ok
 
 
+def test_what_was_withdrawn_does_not_come_back_with_an_earlier_pack(
+    pair: Vault, home: Vault, packed: tuple[Path, str], tmp_path: Path
+) -> None:
+    """Neither after the replacement is there, nor where the earlier pack learned from other samples than the last."""
+    first, key = packed
+    home.extend("ash", toy_source("ash", 7).without(toy_source("ash").manifest.ids))
+    second, third = tmp_path / "second.pack", tmp_path / "third.pack"
+    home.pack("ash", second)
+    for path in (first, second, second):
+        pair.import_pack(path, signer=key)
+    gone = toy_source("ash").manifest.ids[0]
+    pair.forget("ash", [gone])
+    with pytest.raises(ForbiddenError, match=r"'ash' is older than the one that came last .* ask the owner"):
+        pair.import_pack(first, signer=key)
+    home.forget("ash", [gone])
+    home.pack("ash", third)
+    assert pair.import_pack(third, signer=key).source.count == 6
+    before = all_bytes(pair.root)
+    for path, words in ((first, "older than the one"), (second, "of which some were forgotten")):
+        with pytest.raises(ForbiddenError, match=words):
+            pair.import_pack(path, signer=key)
+    assert all_bytes(pair.root) == before
+    assert pair.verify().ok
+    pair.forget("ash")
+    assert pair.import_pack(first, signer=key).source.count == 5, "a source that went as a whole comes as any other"
+
+
+def test_no_pack_is_kept_of_what_is_forgotten_while_it_is_made(
+    home: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Pack.write
+
+    def meanwhile(pack: Pack, path: Path, note: str) -> str:
+        Vault.open(home.root).forget("ash", toy_source("ash").manifest.ids[:1])
+        return write(pack, path, note)
+
+    monkeypatch.setattr(Pack, "write", meanwhile)
+    with pytest.raises(ForbiddenError, match="'ash' was forgotten or trained again while it was packed"):
+        home.pack("ash", tmp_path / "late.pack")
+    assert not (tmp_path / "late.pack").exists()
+
+
 def test_what_needs_images_is_refused_in_one_line(pair: Vault, packed: tuple[Path, str]) -> None:
     pair.import_pack(packed[0], signer=packed[1])
     needs = {
@@ -150,7 +192,7 @@ def rewritten(path: Path, signer: SignerKey, change: Callable[[Compartment], Com
     compartment.save(folder)
     files = {name: (folder / name).read_bytes() for name in pack.files}
     info = replace(pack.info, manifest_root=compartment.manifest_root, labels=tuple(sorted(compartment.classes)))
-    made = Pack(info, pack.image_shape, files)
+    made = Pack(info, pack.image_shape, pack.number, files)
     made.write(path, signer.sign(made.text))
     return str(signer.verifier)
 
@@ -181,11 +223,31 @@ def first_param(value: float) -> Callable[[Compartment], Compartment]:
     return change
 
 
+def at_times(lower: float, upper: float, by: float) -> Callable[[Compartment], Compartment]:
+    """A head that draws all weights to itself at these times, and none elsewhere."""
+
+    def change(c: Compartment) -> Compartment:
+        calibration = c.router["reference.calibration"].clone()
+        middles = (torch.arange(len(calibration)) + 0.5) / len(calibration)
+        calibration[:, 1] = torch.where((middles > lower) & (middles < upper), by, -by)
+        return replace(c, router={**c.router, "reference.calibration": calibration})
+
+    return change
+
+
+def finely(c: Compartment) -> Compartment:
+    """A head that could claim another thing at every single step of a sampler."""
+    bins = c.router["reference.calibration"].repeat_interleave(1000, dim=0)
+    return replace(c, router={**c.router, "reference.calibration": bins})
+
+
 HOSTILE: dict[str, tuple[Callable[[Compartment], Compartment], str]] = {
     "a head that claims all": (
         shifted("reference.calibration", 9.0),
         "'reference' of 'ash' claims the core .* times over",
     ),
+    "a head that claims all at some times": (at_times(0.5, 0.6, 9.0), "'reference' of 'ash' claims the core"),
+    "a head that may claim anything at any time": (finely, "calibrated in 8000 bins of time, 32 at most"),
     "a mixture that is no density": (wide, "no density"),
     "shares above one": (shifted("gaussian.log_pi", 3.0), "shares"),
     "no number": (first_param(float("nan")), "not finite"),

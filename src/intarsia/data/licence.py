@@ -20,7 +20,10 @@ from intarsia.errors import InputError, UnknownName
 # Weak copyleft (per file or per library) is listed too: "everything except share-alike" must not need a lawyer.
 SHARE_ALIKE = (
     "AGPL-*",
+    "APL-1.0",
     "APSL-*",
+    "Arphic-1999",
+    "CAL-1.0*",
     "CC-BY-NC-SA-*",
     "CC-BY-SA-*",
     "CC-SA-*",
@@ -33,30 +36,52 @@ SHARE_ALIKE = (
     "CERN-OHL-W-*",
     "CPAL-*",
     "CPL-*",
+    "CUA-OPL-*",
+    "D-FSL-*",
     "EPL-*",
     "EUPL-*",
+    "ErlPL-*",
+    "Frameworx-*",
     "GFDL-*",
     "GPL-*",
     "IPL-*",
     "LAL-*",
     "LGPL-*",
+    "LGPLLR",
+    "LPL-1.*",
     "LiLiQ-R-*",
     "LiLiQ-Rplus-*",
+    "Linux-man-pages-copyleft*",
     "MPL-*",
     "MS-RL",
+    "Motosoto",
+    "NASA-1.3",
+    "NGPL",
+    "NPL-*",
     "NPOSL-*",
+    "Nokia",
     "O-UDA-*",
+    "OCLC-*",
     "ODbL-*",
+    "OPL-1.0",
+    "OSET-PL-*",
     "OSL-*",
+    "Parity-*",
     "QPL-*",
     "RPL-*",
     "RPSL-*",
     "SISSL*",
+    "SMAIL-GPL",
     "SPL-*",
     "SSPL-*",
+    "SimPL-*",
     "Sleepycat",
+    "SugarCRM-*",
     "TAPR-OHL-*",
+    "TGPPL-*",
     "TPL-*",
+    "Watcom-*",
+    "YPL-*",
     "copyleft-next-*",
 )
 # Licences under which a business may not use the work, or not every business, or not yet.
@@ -64,6 +89,7 @@ NON_COMMERCIAL = (
     "Aladdin",
     "BUSL-*",
     "CC-BY-NC-*",
+    "Elastic-2.0",
     "FSL-*",
     "NCGL-UK-*",
     "PPL",
@@ -78,7 +104,7 @@ UNCONDITIONAL = (
     "CC-PDDC",
     "CC-PDM-*",
     "CC0-*",
-    "LicenseRef-*public-domain*",
+    "LicenseRef-public-domain",
     "MIT-0",
     "NCBI-PD",
     "NIST-PD",
@@ -90,7 +116,7 @@ UNCONDITIONAL = (
     "blessing",
 )
 # `LicenseRef-…` names whose terms are known all the same: they demand nothing of derived works but a notice.
-FREE_REFERENCES = ("LicenseRef-*public-domain*", "LicenseRef-BaKoMa")
+FREE_REFERENCES = ("LicenseRef-public-domain", "LicenseRef-BaKoMa")
 
 _TOKEN = re.compile(r"[()]|[^\s()]+")
 
@@ -126,7 +152,7 @@ def obliges(expression: str, obligations: Collection[str]) -> bool:
 
     `OR` is a choice, so one alternative that is free of all of them is enough; `AND` binds to all its parts; an
     exception after `WITH` lifts nothing. A `LicenseRef-…` cannot be read and therefore obliges to everything, unless it
-    names the public domain.
+    is `LicenseRef-public-domain`.
 
     Raises:
         InputError: as `check_licence`.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from intarsia.errors import CorruptError
 from intarsia.ledger import Event, Ledger, Promise, Proof, Receipt, Secrets
 from intarsia.vault.records import write_record
 from intarsia.vault.salts import Salts
@@ -48,10 +50,21 @@ class Change:
         write_record(self._stage(target), record)
 
     def salt(self, name: str) -> None:
-        """New salts for a source that comes, or whose samples change: nobody can look behind the old commitments."""
+        """New salts for a source that comes."""
         old = self._salts.of(name)
         self._new[name] = old.renewed() if old else Secrets.generate()
         self._salts.write(self._stage(self._salts.place(name)), name, self._new[name])
+
+    def renew_salts(self) -> None:
+        """New secrets behind the seals of all sources, where something is forgotten: no guess of it can be tested.
+
+        Of all of them, as entries about others say with what they were composed, and what learned from them. Salts that
+        cannot be read stay as they are; `verify` names them.
+        """
+        for name in self._salts.names():
+            if name not in self._new and self.moves.get(self._salts.place(name), "") is not None:
+                with contextlib.suppress(CorruptError):
+                    self.salt(name)
 
     def unsalt(self, name: str) -> None:
         """The salts of a source that goes will be gone too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def choose(
 
 
 def _of_file(manifest: Manifest, given: str, size: int, channels: int) -> Sample:
-    found: Sequence[Sample] = [sample for sample in manifest if sample.file_name == given]
+    found: Sequence[Sample] = [sample for sample in manifest if _same(sample.file_name, given)]
     if not found and Path(given).expanduser().is_file():
         found = _of_picture(manifest, Path(given).expanduser(), size, channels)
     if not found:
@@ -68,10 +69,21 @@ def _matching(manifest: Manifest, pattern: str) -> list[Sample]:
     if field not in _FIELDS or not wanted.strip():
         raise InputError(f"'{pattern}' is no pattern; expected caption:TEXT or label:NAME")
     if field == "label":
-        if wanted not in manifest.labels:
+        found = [sample for sample in manifest if sample.label is not None and _same(sample.label, wanted)]
+        if not found:
             raise UnknownName("label", wanted, manifest.labels)
-        return [sample for sample in manifest if sample.label == wanted]
-    found = [sample for sample in manifest if sample.text and wanted.casefold() in sample.text.casefold()]
+        return found
+    part = _spelt(wanted).casefold()
+    found = [sample for sample in manifest if sample.text and part in _spelt(sample.text).casefold()]
     if not found:
         raise InputError(f"no caption contains '{wanted}'; `intarsia source show VAULT NAME --samples` lists them")
     return found
+
+
+def _same(first: str, second: str) -> bool:
+    return _spelt(first) == _spelt(second)
+
+
+def _spelt(text: str) -> str:
+    """One spelling of what looks the same: an accent may be a character of its own, as in file names of macOS."""
+    return unicodedata.normalize("NFC", text)

@@ -48,8 +48,7 @@ def start_of(name: str, text: str) -> datetime:
     Raises:
         SettingsError: neither a day nor a time.
     """
-    moment = end_of(name, text)
-    return moment - timedelta(days=1) if len(text) == len(_DAY) else moment
+    return end_of(name, text) if (day := _day(text)) is None else day
 
 
 def end_of(name: str, text: str) -> datetime:
@@ -59,9 +58,8 @@ def end_of(name: str, text: str) -> datetime:
         SettingsError: neither a day nor a time.
     """
     try:
-        if len(text) == len(_DAY):
-            day = date.fromisoformat(text)
-            return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+        if (day := _day(text)) is not None:
+            return day + timedelta(days=1)
         moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise SettingsError(
@@ -69,3 +67,12 @@ def end_of(name: str, text: str) -> datetime:
             f"{_DAY}T12:00Z"
         ) from None
     return check_moment(name, moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def _day(text: str) -> datetime | None:
+    """The beginning of a day, in whichever ISO form; None if it is no day alone."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return None
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -52,7 +52,6 @@ class Learner:
             self.rollback.write(folder)
             if self.cause is not None:
                 self.cause.write(folder)
-        change.salt(self.name)  # older entries of the ledger commit to what it learned from the other source
 
 
 def learned_of(store: Store, name: str) -> Learned | None:

@@ -171,6 +171,7 @@ class Forgetting:
             if store.budget(name).exists():
                 change.remove(f"{BUDGETS}/{name}")
             change.unsalt(name)
+            change.renew_salts()
             fulfil(store, change, name, None)
             withdraw(store, name, change, stack)
             withdraw_permits(store, name, change)
@@ -215,7 +216,7 @@ class Forgetting:
             if found.owed:
                 cause.write(folder)
         copy_without(self.shelf.store.source(name), change.put(f"{SOURCES}/{name}"), found.left)
-        change.salt(name)
+        change.renew_salts()
         change.record(samples_forgotten(found.cause.outcome(name, manifest_after=found.left.root, after={})))
 
     def _foresee(self, name: str, samples: Sequence[str]) -> _Foreseen:

@@ -23,7 +23,7 @@ from intarsia.vault.package import Core
 from intarsia.vault.packs import Pack, handed_root, pack_files, read_pack
 from intarsia.vault.records import CompartmentInfo, SourceInfo, compartment_info
 from intarsia.vault.shelf import Shelf
-from intarsia.vault.sources import refused_root, shape_of, source_info, write_away
+from intarsia.vault.sources import Handed, handed_in, shape_of, source_info, write_away
 from intarsia.vault.store import COMPARTMENTS, SOURCES
 from intarsia.vault.tickets import fulfil
 
@@ -63,32 +63,39 @@ class Importing:
                 f"'{info.name}' is of images of {pack.image_shape}, not {(height, width, channels)}"
             )
         with self.shelf.store.change(patience=_PATIENCE) as change:
-            self._check_place(info)
+            handed = self._check_place(info, pack.number)
             folder = change.put(f"{COMPARTMENTS}/{info.name}")
             compartment = pack.unpack(folder)
             claims = self._check(compartment, info)
-            write_away(change.put(f"{SOURCES}/{info.name}"), info, pack.image_shape)
+            write_away(change.put(f"{SOURCES}/{info.name}"), info, pack.image_shape, handed)
             found = compartment_info(folder)
             change.salt(info.name)
             change.record(imported(info, found))
         return Imported(info, found, claims)
 
-    def _check_place(self, info: SourceInfo) -> None:
-        """Refuse what would take the place of somebody else's, or bring back what was forgotten."""
+    def _check_place(self, info: SourceInfo, number: int) -> Handed:
+        """What is to be kept of this pack; refuses what would take somebody else's place, or bring back what went."""
         store, name = self.shelf.store, info.name
         if name not in store.names(SOURCES):
             if name in store.everyone():
                 raise VaultError(f"a compartment of an earlier source '{name}' is in the vault; forget '{name}' first")
-            return
+            return Handed(number)
         there = source_info(store.source(name))
         if there.signer != info.signer:
             whose = "holds its images itself" if there.signer is None else f"has it of another owner ({there.signer})"
             raise ForbiddenError(f"'{name}' is in the vault already, which {whose}; forget it first")
-        if refused_root(store.source(name)) == info.manifest_root:
+        handed = handed_in(store.source(name))
+        if handed.refuses(info.manifest_root):
             raise ForbiddenError(
                 f"this pack of '{name}' learned from the samples of which some were forgotten; its owner must train "
                 "without them and pack again"
             )
+        if number < handed.number:
+            raise ForbiddenError(
+                f"this pack of '{name}' is older than the one that came last (number {number} of its owner, "
+                f"{handed.number} came); ask the owner for a new one"
+            )
+        return replace(handed, number=number)
 
     def _check(self, compartment: Compartment, info: SourceInfo) -> dict[str, float]:
         """Refuse a compartment that is not what was signed, does not fit this vault, or claims too much."""
@@ -143,9 +150,10 @@ def withdrawn(shelf: Shelf, name: str, samples: Sequence[str], announce: Announc
         change.announce = announce
         info, before = source_info(folder), shelf.digests(shelf.saw(name))
         change.remove(f"{COMPARTMENTS}/{name}")
-        write_away(change.put(f"{SOURCES}/{name}"), info, shape_of(folder), refused=info.manifest_root)
+        handed = handed_in(folder).refusing(info.manifest_root)
+        write_away(change.put(f"{SOURCES}/{name}"), info, shape_of(folder), handed)
         outcome = Outcome("forget", name, len(gone), info.manifest_root, info.manifest_root, before, {})
-        change.salt(name)
+        change.renew_salts()
         change.record(samples_forgotten(outcome))
         fulfil(shelf.store, change, name, gone)
     return Job(_no_steps(replace(outcome, receipts=change.receipts)), change.receipts)
@@ -186,14 +194,34 @@ def _checked(info: SourceInfo) -> SourceInfo:
     return replace(info, licence=check_licence(info.licence))
 
 
-def pack_of(shelf: Shelf, compartment: Compartment) -> Pack:
+def hand_over(shelf: Shelf, name: str, path: Path) -> None:
+    """Write and sign what an owner hands over of a source; it does not outlive what is forgotten meanwhile.
+
+    Raises:
+        ForbiddenError: the compartment was forgotten or replaced meanwhile; then no file is there.
+        VaultError: the disk is full, or the place cannot be written.
+        UnknownName, SettingsError, IncompatibleError, CorruptError: as `pack_of`.
+    """
+    before = shelf.record_digest(name)
+    pack = pack_of(shelf, name)
+    pack.write(path, shelf.store.ledger.sign(pack.text))
+    if shelf.record_digest(name) != before:
+        path.unlink(missing_ok=True)
+        raise ForbiddenError(f"'{name}' was forgotten or trained again while it was packed; no pack is kept, try again")
+
+
+def pack_of(shelf: Shelf, name: str) -> Pack:
     """What an owner hands over of a source.
 
     Raises:
-        SettingsError: the compartment learned from other sources too, or not from all samples.
+        UnknownName: no such source.
+        SettingsError: it is not trained; or the compartment learned from other sources too, or not from all samples.
+        IncompatibleError: it learned from other samples than the source holds.
         CorruptError: the source's record is damaged.
     """
-    folder = shelf.store.source(compartment.name)
+    number = len(shelf.store.ledger.entries())  # before the compartment is read: what goes meanwhile makes a new number
+    compartment, folder = shelf.compartment(name), shelf.store.source(name)
+    shelf.licences([compartment])
     info = source_info(folder)
     if compartment.manifest_root != info.manifest_root:
         raise SettingsError(
@@ -202,4 +230,4 @@ def pack_of(shelf: Shelf, compartment: Compartment) -> Pack:
         )
     if compartment.privacy is not None:
         info = replace(info, count=compartment.count, manifest_root=handed_root(compartment))
-    return Pack(info, shape_of(folder), pack_files(compartment))
+    return Pack(info, shape_of(folder), number, pack_files(compartment))

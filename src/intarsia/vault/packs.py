@@ -25,7 +25,7 @@ from intarsia.ledger.note import VerifierKey, open_note
 from intarsia.vault.records import SourceInfo
 from intarsia.vault.training import SLICES
 
-KIND = "intarsia-pack/1"  # the first line of the note: what is signed for one purpose is of no use for another
+KIND = "intarsia-pack/2"  # the first line of the note: what is signed for one purpose is of no use for another
 NOTE = "note"
 _FILES = (ADAPTER_FILE, PEFT_FILE, ROUTER_FILE, RECORD_FILE)
 _TERMS = ("name", "owner", "licence", "attribution", "count", "labels", "manifest_root")
@@ -33,10 +33,14 @@ _TERMS = ("name", "owner", "licence", "attribution", "count", "labels", "manifes
 
 @dataclass(frozen=True)
 class Pack:
-    """A source without its images, and the files of its compartment."""
+    """A source without its images, and the files of its compartment.
+
+    `number` is how many entries the owner's ledger had before it was packed: a pack of fewer is an earlier one.
+    """
 
     info: SourceInfo
     image_shape: tuple[int, ...]
+    number: int
     files: Mapping[str, bytes]
 
     @property
@@ -44,7 +48,7 @@ class Pack:
         """What is signed."""
         terms = {name: getattr(self.info, name) for name in _TERMS} | {"image_shape": list(self.image_shape)}
         digests = {name: digest_of(data) for name, data in self.files.items()}
-        return f"{KIND}\n{canonical_json({'source': terms, 'files': digests}).decode()}\n"
+        return f"{KIND}\n{canonical_json({'source': terms, 'number': self.number, 'files': digests}).decode()}\n"
 
     def write(self, path: Path, note: str) -> str:
         """Write the file; returns its sha256.
@@ -126,9 +130,11 @@ def _stated(text: str, files: Mapping[str, bytes]) -> Pack:
         terms = record["source"]
         info = SourceInfo(**{name: terms[name] for name in _TERMS} | {"labels": tuple(terms["labels"])})
         shape = tuple(int(side) for side in terms["image_shape"])
-        stated = set(record["files"])
+        number, stated = record["number"], set(record["files"])
+        if not isinstance(number, int) or number < 0:
+            raise ValueError(f"its number is {number!r}")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CorruptError(f"what was signed cannot be read ({error})") from error
     if set(files) != stated or not set(files).issubset(_FILES):
         raise CorruptError(f"it holds {', '.join(sorted(files)) or 'nothing'}, and states {', '.join(sorted(stated))}")
-    return Pack(info, shape, files)
+    return Pack(info, shape, number, files)

@@ -295,7 +295,7 @@ class VaultReader:
         how = manner(operator, wanted, weights=weights, routing=routing, prior=prior, precision=precision)
         members = (loaded or Loaded()).members(wanted, digests, self._shelf, self.backbone, precision=how.precision)
         compartments = [member.compartment for member in members]
-        licences = self._shelf.licences(compartments)
+        named, licences = {each.name: each for each in compartments}, self._shelf.licences(compartments)
         lease = Lease(self._shelf, digests, tuple(licences), principal, self._clock)
         lease.check()
         model = compose(
@@ -306,7 +306,7 @@ class VaultReader:
             routing=how.routing,
             prior=how.prior,
             precision=how.precision,
-            data=lambda name: train_data(self.backbone, self.source(name)),
+            data=lambda name: train_data(self.backbone, self._shelf.learned(named[name])),
             guard=lease,
         )
         seen = compartments_by_source(compartments, digests)

@@ -62,6 +62,19 @@ class Shelf:
             raise CorruptError(f"{folder}: holds the compartment '{compartment.name}'; rename the folder or remove it")
         return compartment
 
+    def learned(self, compartment: Compartment) -> Source:
+        """The images of its own source that a compartment learned from; those that came later are left out.
+
+        What is made of them goes with the compartment when one of them is forgotten.
+
+        Raises:
+            As `source`.
+        """
+        source = self.source(compartment.name)
+        before = (source.manifest.before(batch) for batch in range(1, source.manifest.batches))
+        ids = next((frozenset(each.ids) for each in before if each.root == compartment.manifest_root), None)
+        return source if ids is None else source.select(lambda sample: sample.id in ids)
+
     def held(self) -> list[str]:
         """The sources whose images are here, sorted; those whose owners keep them are left out.
 

@@ -8,14 +8,16 @@ images/<id>.png
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from intarsia.data import Manifest, Sample, Source, decode, encode_png, sample_id
 from intarsia.data.images import Pixels
+from intarsia.digests import digest_of
 from intarsia.errors import CorruptError, IncompatibleError, InputError, IntarsiaError
 from intarsia.files import read_bytes
 from intarsia.vault.records import SourceInfo, read_record, write_record
@@ -119,7 +121,7 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def _write_info(
-    folder: Path, info: SourceInfo, shape: Sequence[int], more: Mapping[str, str | None] = MappingProxyType({})
+    folder: Path, info: SourceInfo, shape: Sequence[int], more: Mapping[str, Any] = MappingProxyType({})
 ) -> None:
     record = {
         "name": info.name,
@@ -162,24 +164,48 @@ def source_info(folder: Path) -> SourceInfo:
         ) from error
 
 
-def write_away(folder: Path, info: SourceInfo, shape: Sequence[int], *, refused: str | None = None) -> None:
+@dataclass(frozen=True)
+class Handed:
+    """What is kept of the packs of a source whose owner keeps the images, so that no earlier one comes back.
+
+    `number` is that of the last one, `refused` the digests of the roots of samples of which some were forgotten.
+    """
+
+    number: int
+    refused: tuple[str, ...] = ()
+
+    def refuses(self, root: str) -> bool:
+        """Whether something is not taken any more that learned from the samples of this root."""
+        return digest_of(root.encode()) in self.refused
+
+    def refusing(self, root: str) -> Handed:
+        """From now on refusing the samples of this root too."""
+        return replace(self, refused=tuple(sorted({*self.refused, digest_of(root.encode())})))
+
+
+def write_away(folder: Path, info: SourceInfo, shape: Sequence[int], handed: Handed) -> None:
     """Write a source whose owner keeps the images into an empty folder: its record is all there is.
 
     Args:
         shape: (H, W, C) of the images.
-        refused: the Merkle root of samples of which some were forgotten, so that what learned from them is not taken.
     """
-    _write_info(folder, info, shape, {"signer": info.signer} | ({"refused": refused} if refused else {}))
+    refused = {"refused": list(handed.refused)} if handed.refused else {}
+    _write_info(folder, info, shape, {"signer": info.signer, "pack": handed.number, **refused})
 
 
-def refused_root(folder: Path) -> str | None:
-    """The samples from which nothing is taken any more, by their Merkle root.
+def handed_in(folder: Path) -> Handed:
+    """What is kept of the packs of such a source.
 
     Raises:
         CorruptError: the record is missing or damaged.
     """
-    root = read_record(folder / SOURCE_FILE).get("refused")
-    return None if root is None else str(root)
+    record = read_record(folder / SOURCE_FILE)
+    try:
+        return Handed(int(record["pack"]), tuple(map(str, record.get("refused", ()))))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptError(
+            f"{folder / SOURCE_FILE}: does not say which packs came ({error}); forget the source and import it again"
+        ) from error
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -241,6 +241,8 @@ class Store:
         with disk_errors(self.root):
             for target, staged in plan["moves"].items():
                 self._move(staging, self.root / target, None if staged is None else staging / staged)
+            for folder in sorted({(self.root / target).parent for target in plan["moves"]}):
+                sync_folder(folder)
             # Without its plan the folder is rubbish, which any later writer may throw away.
             (staging / PLAN_FILE).unlink()
             shutil.rmtree(staging)
@@ -256,7 +258,6 @@ class Store:
             os.replace(target, staging / f"old-{uuid.uuid4().hex}")
         if staged is not None:
             os.replace(staged, target)
-        sync_folder(target.parent)
 
 
 def _is_indexed(targets: Iterable[str]) -> bool:

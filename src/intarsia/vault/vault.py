@@ -19,7 +19,7 @@ from intarsia.vault.adding import compare, read_into
 from intarsia.vault.crediting import VaultCredits
 from intarsia.vault.events import ingested
 from intarsia.vault.founding import found
-from intarsia.vault.importing import Imported, Importing, pack_of
+from intarsia.vault.importing import Imported, Importing, hand_over
 from intarsia.vault.jobs import VaultJobs
 from intarsia.vault.outcomes import Job, Outcome
 from intarsia.vault.parts import PartSettings, check_parts, chosen_parts
@@ -127,16 +127,14 @@ class Vault(VaultJobs, VaultCredits):
             UnknownName: no such source.
             SettingsError: it is not trained, or not to its end; or it learned from other sources too.
             CorruptError: something is damaged.
+            ForbiddenError: the compartment was forgotten or replaced meanwhile.
             VaultError: the file is there already, or cannot be written.
         """
         self._store.settle()
         target = Path(path).expanduser()
         if target.exists():
             raise VaultError(f"{target} exists already; choose another file, or remove it")
-        compartment = self._shelf.compartment(name)
-        self._shelf.licences([compartment])
-        pack = pack_of(self._shelf, compartment)
-        pack.write(target, self.ledger.sign(pack.text))
+        hand_over(self._shelf, name, target)
         return str(self.ledger.key)
 
     def import_pack(self, path: str | Path, *, signer: str) -> Imported:
@@ -151,7 +149,8 @@ class Vault(VaultJobs, VaultCredits):
             InputError: the key is none, or the terms make no sense.
             CorruptError: the file is no pack, was changed, or is not signed by that key.
             IncompatibleError: of another backbone, basis or size of images; or its router part claims too much.
-            ForbiddenError: the source is there as somebody else's, or the pack still learned from what was forgotten.
+            ForbiddenError: the source is there as somebody else's, the pack is older than the one that came last, or
+                it still learned from what was forgotten.
             VaultError: what is left of another source has that name, another process is writing, or the disk is full.
         """
         self._store.settle()
