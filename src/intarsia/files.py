@@ -26,6 +26,7 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _SEAL = b'{"__metadata__":{"sha256":"'  # how a sealed file goes on after the length of its header
 _LENGTH, _HEX = 8, 64
 _SEALED = _LENGTH + len(_SEAL)
+_BEGUN = "it was there before; begin again"
 
 
 @contextlib.contextmanager
@@ -218,14 +219,19 @@ def read_sealed(path: Path) -> bytes:
         CorruptError: missing, damaged, or without a digest.
         VaultError: it cannot be read.
     """
-    data = read_bytes(path, missing="it was there before; begin again")
+    data = read_bytes(path, missing=_BEGUN)
+    check_seal(path, data)
+    return data
+
+
+def check_seal(path: Path, data: bytes) -> None:
+    """Raises CorruptError unless bytes are what `sealed_to_bytes` makes; `path` is where they are from, or go."""
     blank = data[:_SEALED] + b"0" * _HEX + data[_SEALED + _HEX :]
     if not data.startswith(_SEAL, _LENGTH) or data[_SEALED : _SEALED + _HEX] != digest_of(blank).encode():
         raise CorruptError(
             f"{path}: the digest in it is missing or not that of its contents; it was damaged, cut short, or written "
             "by an earlier version: restore it from a backup, or remove it to begin again"
         )
-    return data
 
 
 def load_sealed(path: Path) -> dict[str, Tensor]:
@@ -234,7 +240,17 @@ def load_sealed(path: Path) -> dict[str, Tensor]:
     Raises:
         CorruptError, VaultError: as `read_sealed`.
     """
-    return _parsed(path, read_sealed(path))
+    return parse_sealed(path, read_bytes(path, missing=_BEGUN))
+
+
+def parse_sealed(path: Path, data: bytes) -> dict[str, Tensor]:
+    """The tensors in the bytes of such a file; `path` is where they are from.
+
+    Raises:
+        CorruptError: they are damaged, or without a digest.
+    """
+    check_seal(path, data)
+    return _parsed(path, data)
 
 
 def _parsed(path: Path, data: bytes) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from intarsia.cli.engines import Engines
 from intarsia.cli.forget import outcome_lines
 from intarsia.cli.output import Output
 from intarsia.cli.owed import show_steps
@@ -24,6 +25,7 @@ def extend(
         typer.Argument(help="Folder of images, .parquet table or .tar archive.", metavar="DATA", show_default=False),
     ],
     reading: Reading,
+    engines: Engines,
     output: Output,
     slices: Annotated[
         int,
@@ -50,14 +52,13 @@ def extend(
 
     Example: intarsia extend emoji.vault twemoji images/newer --slices 2
     """
-    from intarsia.vault import Vault
-
-    opened = Vault.open(vault)
-    job = opened.extending(name, data, slices=slices, risk=risk, options=reading.options(), allow_near=not refuse_near)
-    for note in job.notes[:_SHOWN]:
-        output.note(f"look at {note}")
-    if len(job.notes) > _SHOWN:
-        output.note(f"… and {len(job.notes) - _SHOWN} more, listed with --json")
-    outcome = show_steps(job, output)
+    options = reading.options()
+    with engines.opened(vault) as opened:
+        job = opened.extending(name, data, slices=slices, risk=risk, options=options, allow_near=not refuse_near)
+        for note in job.notes[:_SHOWN]:
+            output.note(f"look at {note}")
+        if len(job.notes) > _SHOWN:
+            output.note(f"… and {len(job.notes) - _SHOWN} more, listed with --json")
+        outcome = show_steps(job, output)
     document = {"vault": str(opened.root), **outcome.document(), "overlaps": list(job.notes)}
     output.answer(document, f"Added {counted(outcome.samples, 'image')} to '{name}'.", *outcome_lines(outcome))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from intarsia.cli.engines import Engines
 from intarsia.cli.output import Output, printable
 from intarsia.cli.owed import show_steps
 from intarsia.cli.parameters import SourceName, VaultPath, split
@@ -95,6 +96,7 @@ def forget(
     vault: VaultPath,
     name: SourceName,
     which: Which,
+    engines: Engines,
     output: Output,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would go and what training again would cost; change nothing.")
@@ -116,11 +118,16 @@ def forget(
 
     Example: intarsia forget emoji.vault twemoji --sample 3f2a91 --match caption:skull
     """
-    from intarsia.vault import Vault
     from intarsia.vault.receipts import ReceiptFolder
 
-    opened = Vault.open(vault)
-    place = ReceiptFolder(opened.root, opened.ledger, receipt)
+    with engines.opened(vault) as opened:
+        place = ReceiptFolder(opened.root, opened.ledger, receipt)
+        _forget(opened, name, which, output, place, dry_run=dry_run, yes=yes)
+
+
+def _forget(
+    opened: Vault, name: str, which: Which, output: Output, place: ReceiptFolder, *, dry_run: bool, yes: bool
+) -> None:
     for path in place.make_up():
         output.note(f"an earlier forgetting was interrupted before it wrote its receipt: {path}")
     if name not in (known := opened.names()):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from intarsia.cli.engines import Engines
 from intarsia.cli.output import Output
 from intarsia.cli.parameters import split, whole_numbers
 
@@ -86,6 +87,7 @@ def reproduce(
     output: Output,
     wanted: Wanted,
     material: Material,
+    engines: Engines,
     name: Annotated[
         str,
         typer.Argument(
@@ -106,12 +108,12 @@ def reproduce(
     from intarsia.experiments.reproduce import reproduce as run
 
     choice, inputs = wanted.choice(), material.inputs()
-    with output.progress() as bars:
+    with engines.chosen() as engine, output.progress() as bars:
         page = run(
             name,
             out or Path(name),
             scale=scale,
-            inputs=inputs,
+            inputs=replace(inputs, engine=engine),
             seeds=seeds,
             choice=choice,
             on_phase=bars.phase,

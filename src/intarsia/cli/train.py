@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from intarsia.cli.engines import Engines
 from intarsia.cli.output import Output, Table
 from intarsia.cli.owed import keep_receipts, show_steps
 from intarsia.cli.parameters import VaultPath, distinct, split
 from intarsia.errors import SettingsError, UnknownName
 
 if TYPE_CHECKING:
-    from intarsia.compartments import Privacy
+    from intarsia.compartments import Privacy, TrainSettings
     from intarsia.compartments.adapters import Kind
     from intarsia.vault import CompartmentInfo, Vault
 
@@ -187,6 +188,7 @@ def train(
     options: TrainOptions,
     private: PrivacyOptions,
     course: Course,
+    engines: Engines,
     output: Output,
     names: Annotated[
         list[str] | None,
@@ -212,23 +214,31 @@ def train(
     Example: intarsia train emoji.vault twemoji openmoji --adapter prompts --tokens 64 --steps 2000
     """
     from intarsia.compartments import TrainSettings
-    from intarsia.vault import Vault
 
-    opened = Vault.open(vault)
     if course.resume:
         given = (adapter, options, private) != (AdapterOptions(), TrainOptions(), PrivacyOptions())
         if given or routers or course.restart or course.with_:
             raise SettingsError("--resume goes on with the settings it was begun with; leave out all others")
-        _resume(opened, list(distinct("NAME", names or ())), output, save_every=course.save_every)
+        with engines.opened(vault) as opened:
+            _resume(opened, list(distinct("NAME", names or ())), output, save_every=course.save_every)
         return
     settings = TrainSettings(adapter=adapter.kind(), privacy=private.privacy(), **vars(options))
+    with engines.opened(vault) as opened:
+        _train(
+            opened, list(distinct("NAME", names or ())), settings, _parts(split("--routers", routers)), course, output
+        )
+
+
+def _train(
+    opened: Vault, names: list[str], settings: TrainSettings, routers: Sequence[str], course: Course, output: Output
+) -> None:
     before = {compartment.name: compartment.digest for compartment in opened.compartments()}
-    wanted = list(distinct("NAME", names)) if names else _all(opened, set() if course.restart else set(before))
+    wanted = names or _all(opened, set() if course.restart else set(before))
     steps = opened.training(
         wanted,
         settings,
         neighbours=split("--with", course.with_) or (),
-        routers=_parts(split("--routers", routers)),
+        routers=routers,
         restart=course.restart,
         save_every=course.save_every,
     )
@@ -238,7 +248,10 @@ def train(
             trained.add(step.name)
             bars.show(step.name, step.step, step.steps, "" if step.loss is None else f"loss {step.loss:.4f}")
     _report(
-        output, vault=str(vault), infos=[info for info in opened.compartments() if info.name in wanted], trained=trained
+        output,
+        vault=str(opened.root),
+        infos=[info for info in opened.compartments() if info.name in wanted],
+        trained=trained,
     )
 
 

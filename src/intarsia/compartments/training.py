@@ -9,7 +9,7 @@ the blocks in turn.)
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,10 @@ from intarsia.compartments.settings import TrainSettings
 from intarsia.compartments.slices import Extension, Slicing
 from intarsia.compartments.text import TextPrompts
 from intarsia.errors import CorruptError, SettingsError
-from intarsia.files import load_sealed, save_sealed
+from intarsia.files import load_sealed, sealed_to_bytes, write_atomic
+
+Keep = Callable[[str, bytes], None]
+"""Who keeps the checkpoints of a training that has no folder here: called with the name and the bytes of each."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,12 @@ class Trainee:
         *,
         extensions: Sequence[Extension] = (),
         private: PrivateSteps | None = None,
+        keep: Keep | None = None,
     ):
         if (settings.privacy is None) != (private is None):
             raise SettingsError("what is to be trained privately needs PrivateSteps, and nothing else does")
         self.backbone, self.data, self.settings, self.folder = backbone, data, settings, folder
-        self.private = private
+        self.private, self._keep = private, keep
         self.dtype = PRECISIONS[resolve_precision(settings.precision)]
         self.network = backbone.network_in(resolve_precision(settings.precision))
         self.params = settings.adapter.initial(backbone.network, classes=len(data.classes), seed=settings.seed)
@@ -190,10 +194,11 @@ class Trainee:
         """
         if not all(bool(p.isfinite().all()) for p in (*self.params.values(), *self.average.values())):
             raise self._broken_down("parameters that are not finite")
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        save_sealed(self.folder / f"{name}.safetensors", self.state())
+        if self._keep is not None:
+            self._keep(name, sealed_to_bytes(self.state()))
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.folder / f"{name}.safetensors", sealed_to_bytes(self.state()))
 
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on, by name; `restore` reads it back from a checkpoint."""
@@ -212,7 +217,15 @@ class Trainee:
         path = None if self.folder is None else self.folder / f"{name}.safetensors"
         if path is None or not path.exists():
             return False
-        tensors = load_sealed(path)
+        self.stand_at(load_sealed(path), path)
+        return True
+
+    def stand_at(self, tensors: Mapping[str, Tensor], path: Path) -> None:
+        """Go on from what `state` gave, which `path` kept.
+
+        Raises:
+            CorruptError: it is not of this compartment.
+        """
         state: dict[int, dict[str, Tensor]] = {}
         try:
             for index, key in enumerate(self.params):
@@ -230,7 +243,6 @@ class Trainee:
                 f"{path}: not a checkpoint of this compartment ({error}); remove it to train afresh"
             ) from error
         self._optimiser.load_state_dict(self._optimiser.state_dict() | {"state": state})
-        return True
 
 
 def train(trainees: Sequence[Trainee], *, save_every: int = 100) -> Iterator[TrainStep]:

@@ -194,9 +194,13 @@ class Forgetting:
     def carry_on(
         self, name: str, cause: Cause, runs: Sequence[Run], receipts: tuple[Receipt, ...] = ()
     ) -> Generator[TrainStep, None, Outcome]:
-        """Train what is owed to its end, one after the other, and say what came of it."""
-        for run in runs:
-            receipts += yield from self.runs.steps([run], save_every=self.save_every)
+        """Train what is owed to its end, and say what came of it."""
+        if runs:  # without, a source can go also where the backbone cannot be read
+            receipts += yield from self.runs.one_by_one(runs, save_every=self.save_every)
+        return self.outcome(name, cause, receipts)
+
+    def outcome(self, name: str, cause: Cause, receipts: tuple[Receipt, ...]) -> Outcome:
+        """What came of it."""
         there = {name, *cause.before}.intersection(self.shelf.store.names(COMPARTMENTS))
         after = self.shelf.digests(sorted(there))
         outcome = cause.outcome(name, manifest_after=self.shelf.manifest_root(name), after=after)

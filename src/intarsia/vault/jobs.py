@@ -212,4 +212,7 @@ class VaultJobs(VaultTickets):
         return source_info(self._store.source(name)).signer is not None
 
     def _forgetting(self, save_every: int = 100) -> Forgetting:
-        return Forgetting(self._shelf, lambda: Runs(self._store, self.backbone, self.core), save_every)
+        return Forgetting(self._shelf, self._runs, save_every)
+
+    def _runs(self) -> Runs:
+        return Runs(self._store, self.backbone, self.core, self._engine)

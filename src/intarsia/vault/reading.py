@@ -19,6 +19,7 @@ from intarsia.vault.choosing import choose
 from intarsia.vault.clock import Clock, utc_now
 from intarsia.vault.composing import compose
 from intarsia.vault.composition import Composition
+from intarsia.vault.engines import Engine, Here
 from intarsia.vault.entitlement import Entitlement, load_principal, permitted
 from intarsia.vault.events import Parts, compartments_by_source
 from intarsia.vault.founding import VaultRecord
@@ -47,8 +48,9 @@ _PATIENCE = 60.0  # seconds to wait for a writer, if the index cannot be believe
 class VaultReader:
     """What `Vault` offers to those who read: its members, and what is made of them."""
 
-    def __init__(self, root: Path, record: VaultRecord, *, clock: Clock = utc_now):
+    def __init__(self, root: Path, record: VaultRecord, *, clock: Clock = utc_now, engine: Engine | None = None):
         self.root, self.record, self._clock = root, record, clock
+        self._engine = engine or Here()
         self._catalogue = Catalogue(root, record.id, record.index_url)
         self._store = Store(root, self._rebuild_index, clock=clock)
         self._shelf = Shelf(self._store)
@@ -60,18 +62,19 @@ class VaultReader:
         return self._store.ledger
 
     @classmethod
-    def open(cls, path: str | Path, *, clock: Clock = utc_now) -> Self:
+    def open(cls, path: str | Path, *, clock: Clock = utc_now, engine: Engine | None = None) -> Self:
         """Open a vault; what an interrupted change left is finished or undone first.
 
         Args:
             clock: what time it is, for grants and keys that end.
+            engine: where compartments are trained; None trains in this process.
 
         Raises:
             VaultError: the folder is no vault, or cannot be read.
             CorruptError: its record is damaged.
         """
         root = Path(path).expanduser()
-        vault = cls(root, VaultRecord.read(root), clock=clock)
+        vault = cls(root, VaultRecord.read(root), clock=clock, engine=engine)
         vault._store.settle()
         return vault
 

@@ -25,7 +25,7 @@ class Resuming:
     forgetting: Forgetting
 
     def steps(self, names: Sequence[str]) -> Generator[TrainStep, None, tuple[Outcome, ...]]:
-        """One after the other, to the end of each.
+        """To the end of each, one after the other unless the engine takes them all.
 
         Raises:
             As `Vault.resuming`.
@@ -34,11 +34,20 @@ class Resuming:
         for name in names:
             if name not in store.names(TRAINING):
                 raise UnknownName("unfinished training", name, store.names(TRAINING))
-        outcomes = []
-        for name in names:
-            cause, run = self._begin(name)
-            outcomes.append((yield from self.forgetting.carry_on(name, cause, [run])))
-        return tuple(outcomes)
+        outcomes: tuple[Outcome, ...] = ()
+        for group in [list(names)] if self.forgetting.runs.engine.together else [[name] for name in names]:
+            outcomes += yield from self._steps(group)
+        return outcomes
+
+    def _steps(self, names: Sequence[str]) -> Generator[TrainStep, None, tuple[Outcome, ...]]:
+        forgetting = self.forgetting
+        begun = [(name, *self._begin(name)) for name in names]
+        runs = [run for _, _, run in begun]
+        receipts = yield from forgetting.runs.steps(runs, save_every=forgetting.save_every, apart=True)
+        return tuple(
+            forgetting.outcome(name, cause, (receipt,))
+            for (name, cause, _), receipt in zip(begun, receipts, strict=True)
+        )
 
     def _begin(self, name: str) -> tuple[Cause, Run]:
         """Where the run stands; one that is owed, and cannot go on as it is, is begun again as far as it must."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from intarsia.backbone import Backbone
-from intarsia.compartments import Compartment, TextPrompts, Trainee, TrainStep, train
+from intarsia.compartments import Compartment, TextPrompts, TrainStep
 from intarsia.digests import canonical_json, digest_of
 from intarsia.errors import CorruptError, IntarsiaError, SettingsError, UnknownName, VaultError
 from intarsia.files import read_sealed, write_atomic
@@ -17,6 +18,7 @@ from intarsia.ledger import Receipt
 from intarsia.vault.budgets import begin_private, read_budget, refuse_plain, spent_of
 from intarsia.vault.captions import check_captions
 from intarsia.vault.causes import Cause
+from intarsia.vault.engines import Engine, Work
 from intarsia.vault.events import trained
 from intarsia.vault.material import load_material, neighbours_in, read_material, roots_of
 from intarsia.vault.package import Core
@@ -32,10 +34,8 @@ from intarsia.vault.training import (
     TRAINING_FILE,
     Recipe,
     check_same,
-    compartment_of,
     read_run,
     steps_done,
-    trainee_of,
 )
 
 _PATIENCE = 60.0  # seconds to wait for another writer when work of hours is to be stored
@@ -45,11 +45,12 @@ Run = tuple[str, dict[str, Any]]  # the name of a source, and the record with wh
 
 @dataclass(frozen=True)
 class Runs:
-    """Training runs of one vault."""
+    """Training runs of one vault; `engine` does the training, and all writing but of checkpoints is done here."""
 
     store: Store
     backbone: Backbone
     core: Core
+    engine: Engine
 
     def begin(
         self, names: Sequence[str], recipe: Recipe, *, neighbours: Sequence[str] = (), restart: bool
@@ -92,20 +93,30 @@ class Runs:
                     change.remove(f"{TRAINING}/{name}")
         return list(runs.items())
 
-    def steps(self, runs: Sequence[Run], *, save_every: int) -> Generator[TrainStep, None, tuple[Receipt, ...]]:
-        """Train what was begun, from wherever each stands, and put the compartments in place; the ledger's receipts."""
+    def steps(
+        self, runs: Sequence[Run], *, save_every: int, apart: bool = False
+    ) -> Generator[TrainStep, None, tuple[Receipt, ...]]:
+        """Train what was begun, from wherever each stands, and put the compartments in place; the ledger's receipts.
+
+        All of them come in place in one change; `apart`, each in one of its own.
+        """
         self.store.settle()
         with contextlib.ExitStack() as held:
             for name, record in runs:
                 held.enter_context(self.store.sole_trainer(name))
                 self._check_current(name, record)
-            trainees = [self._trainee(name, record) for name, record in runs]
-            yield from train(trainees, save_every=save_every)
-            finished = [
-                compartment_of(trainee, self.core, record, privacy=self._privacy(trainee))
-                for trainee, (_, record) in zip(trainees, runs, strict=True)
-            ]
-            return self._store(finished, runs) if finished else ()
+            works = [self._work(name, record) for name, record in runs]
+            finished = yield from self.engine.train(works, self.backbone, self.core, save_every=save_every)
+            pairs = list(zip(finished, runs, strict=True))
+            groups = [[pair] for pair in pairs] if apart else [pairs] if pairs else []
+            return tuple(receipt for group in groups for receipt in self._store(group))
+
+    def one_by_one(self, runs: Sequence[Run], *, save_every: int) -> Generator[TrainStep, None, tuple[Receipt, ...]]:
+        """The same for runs that have nothing to do with each other, and come in place each for itself."""
+        receipts: tuple[Receipt, ...] = ()
+        for group in [list(runs)] if self.engine.together else [[run] for run in runs]:
+            receipts += yield from self.steps(group, save_every=save_every, apart=True)
+        return receipts
 
     def _check_private(self, recipe: Recipe, names: Sequence[str], neighbours: Sequence[str]) -> None:
         """Refuse what would spend more of the privacy of images than anybody counts."""
@@ -126,11 +137,12 @@ class Runs:
         declared = next((each.size for each in budget.releases.values()), None) if budget else None
         return recipe.of_source(declared or source_info(self.store.source(name)).count)
 
-    def _privacy(self, trainee: Trainee) -> dict[str, Any] | None:
-        budget = read_budget(self.store, trainee.data.name) if trainee.private else None
-        if trainee.private is None or budget is None:
+    def _privacy(self, name: str, recipe: Recipe) -> dict[str, Any] | None:
+        privacy, mechanism = recipe.settings.privacy, recipe.mechanism
+        budget = read_budget(self.store, name) if privacy else None
+        if privacy is None or mechanism is None or budget is None:
             return None
-        return spent_of(budget, trainee.private.privacy, trainee.private.mechanism)
+        return spent_of(budget, privacy, mechanism)
 
     def _extended(self, name: str, recipe: Recipe) -> Recipe:
         """With the slices that later samples have in the run under way, if there is one."""
@@ -182,14 +194,15 @@ class Runs:
         if not there:
             raise VaultError(f"source '{name}', or its training, has changed since this run was begun; begin again")
 
-    def _trainee(self, name: str, record: dict[str, Any]) -> Trainee:
-        source = load_material(self.store, name, neighbours_in(record))
-        return trainee_of(self.backbone, source, record, self.store.training(name))
+    def _work(self, name: str, record: dict[str, Any]) -> Work:
+        load = partial(load_material, self.store, name, neighbours_in(record))
+        privacy = self._privacy(name, Recipe.read(record))
+        return Work(name, record, self.store.training(name), load, privacy=privacy)
 
-    def _store(self, finished: Sequence[Compartment], runs: Sequence[Run]) -> tuple[Receipt, ...]:
+    def _store(self, finished: Sequence[tuple[Compartment, Run]]) -> tuple[Receipt, ...]:
         stored = []
         with self.store.change(patience=_PATIENCE) as change:
-            for compartment, (name, record) in zip(finished, runs, strict=True):
+            for compartment, (name, record) in finished:
                 self._check_current(name, record)  # a killed process may have left a change that was made just now
                 folder = change.put(f"{COMPARTMENTS}/{compartment.name}")
                 count = Recipe.read(record).slicing.count

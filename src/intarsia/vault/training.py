@@ -31,7 +31,7 @@ from intarsia.compartments import (
 )
 from intarsia.compartments.accounting import mechanism_for
 from intarsia.compartments.adapters import adapter_from
-from intarsia.compartments.training import deterministic
+from intarsia.compartments.training import Keep, deterministic
 from intarsia.data import Source
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
 from intarsia.files import load_sealed
@@ -201,12 +201,22 @@ def data_of(source: Source, latents: Tensor) -> TrainData:
 
 
 def trainee_of(
-    backbone: Backbone, source: Source, record: Mapping[str, Any], folder: Path | None, *, data: TrainData | None = None
+    backbone: Backbone,
+    source: Source,
+    record: Mapping[str, Any],
+    folder: Path | None,
+    *,
+    data: TrainData | None = None,
+    noise: SecretNoise | None = None,
+    keep: Keep | None = None,
 ) -> Trainee:
     """A compartment in training, standing where its folder's checkpoint left it; `data` is the source's, if known.
 
-    Without a folder it begins at the beginning, and writes nothing.
+    Without a folder it begins at the beginning, and writes nothing; `keep` is handed its checkpoints.
     It uses the threads that the record states, however many the process has now.
+
+    Args:
+        noise: of a private training whose key is not in the folder.
 
     Raises:
         CorruptError: the checkpoint is damaged, or the key of a private training is gone.
@@ -215,24 +225,24 @@ def trainee_of(
     settings = replace(recipe.settings, threads=record["environment"]["threads"])
     with deterministic(settings.threads):
         data = with_captions(data or train_data(backbone, source), source, backbone, settings.adapter)
-        private = private_steps(recipe, folder)
-        trainee = Trainee(backbone, data, settings, folder, extensions=recipe.extensions, private=private)
+        private = private_steps(recipe, folder, noise)
+        trainee = Trainee(backbone, data, settings, folder, extensions=recipe.extensions, private=private, keep=keep)
     for scratch in folder.glob(".*.part") if folder else ():  # of a run that was killed while it wrote
         scratch.unlink()
     trainee.restore()
     return trainee
 
 
-def private_steps(recipe: Recipe, folder: Path | None) -> PrivateSteps | None:
-    """How a recipe comes to private gradients, with the key that lies in `folder`; None if it is not private.
+def private_steps(recipe: Recipe, folder: Path | None, noise: SecretNoise | None = None) -> PrivateSteps | None:
+    """How a recipe comes to private gradients, with this noise or the key in `folder`; None if it is not private.
 
     Raises:
         CorruptError: the key is gone.
     """
     if recipe.settings.privacy is None or recipe.mechanism is None:
         return None
-    noise = SecretNoise.read(folder) if folder else SecretNoise.generate()
-    return PrivateSteps(recipe.settings.privacy, recipe.mechanism, noise)
+    known = noise or (SecretNoise.read(folder) if folder else SecretNoise.generate())
+    return PrivateSteps(recipe.settings.privacy, recipe.mechanism, known)
 
 
 def seconds_per_step(backbone: Backbone, source: Source, record: Mapping[str, Any]) -> float:

@@ -26,7 +26,6 @@ from intarsia.vault.parts import PartSettings, check_parts, chosen_parts
 from intarsia.vault.reading import Names, listed
 from intarsia.vault.records import CompartmentInfo, SourceInfo
 from intarsia.vault.replay import Replay, replay
-from intarsia.vault.runs import Runs
 from intarsia.vault.sources import write_source
 from intarsia.vault.store import SOURCES
 from intarsia.vault.training import Recipe
@@ -191,7 +190,7 @@ class Vault(VaultJobs, VaultCredits):
         recipe = Recipe(settings or TrainSettings(), chosen_parts(routers))
         trained = recipe.settings
         check_parts(recipe.routers, self.core, private=trained.privacy is not None, adapter=trained.adapter)
-        runs = Runs(self._store, self.backbone, self.core)
+        runs = self._runs()
         begun = runs.begin(listed(names), recipe, neighbours=listed(neighbours), restart=restart)
         return runs.steps(begun, save_every=save_every)
 
@@ -272,7 +271,7 @@ class Vault(VaultJobs, VaultCredits):
 
     def _replaying(self, receipts: Sequence[Receipt]) -> Generator[TrainStep, None, tuple[Replay, ...]]:
         self._store.settle()
-        return (yield from replay(receipts, self._shelf, Runs(self._store, self.backbone, self.core)))
+        return (yield from replay(receipts, self._shelf, self._runs()))
 
     def reindex(self) -> None:
         """Make the index again from the folders; the same folders give the same bytes."""

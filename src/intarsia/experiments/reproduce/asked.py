@@ -11,6 +11,7 @@ from intarsia.audit import Alignment, QuestionAlignment, load_answerer, load_cli
 from intarsia.errors import SettingsError
 from intarsia.experiments.reproduce.recipes import Calculation, Recipe
 from intarsia.experiments.reproduce.scale import Scale
+from intarsia.vault.engines import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class Inputs:
         backbone: a package, by name or folder.
         inception: the file of the FID's network.
         clip, answerer: folders of a CLIP, and of a ViLT that answers questions, for tables of alignment.
+        engine: where compartments are trained; None trains them here, one after the other.
     """
 
     data: Path | None = None
@@ -29,6 +31,7 @@ class Inputs:
     inception: Path | None = None
     clip: Path | None = None
     answerer: Path | None = None
+    engine: Engine | None = None
 
     def aligners(self) -> tuple[Alignment, ...]:
         """The judges of captions whose weights are given.

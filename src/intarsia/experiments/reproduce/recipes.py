@@ -38,7 +38,8 @@ class Recipe:
 
     `emoji`: whether it is of emoji at `--scale cpu`; `compares`: whether it is a table of all methods; `by_label`:
     whether images are drawn for the classes of a folder at `--scale paper`; `scaled`: what it makes of usual budgets;
-    `aligned`: whether images are judged against their captions; `draws`: whether images are drawn at all.
+    `aligned`: whether images are judged against their captions; `draws`: whether images are drawn at all; `hands_out`:
+    whether an engine may train its compartments.
     """
 
     asks: str
@@ -50,6 +51,7 @@ class Recipe:
     scaled: Callable[[Scale], Scale] = lambda scale: scale
     aligned: bool = False
     draws: bool = True
+    hands_out: bool = True
 
 
 class Told(Protocol):
@@ -97,6 +99,7 @@ RECIPES: Mapping[str, Recipe | Calculation[Any]] = MappingProxyType(
             "what did it cost, beside training anew every time?",
             life,
             report_life,
+            hands_out=False,
         ),
         "limit": Recipe(
             "How small can sources be? Where do quality and cost break as they become more and smaller?",

@@ -15,6 +15,7 @@ from intarsia.experiments.reproduce.scale import DIGITS, EMOJI, PAPER, PAPER_CLA
 from intarsia.experiments.reproduce.study import Study
 from intarsia.experiments.reproduce.world import World
 from intarsia.experiments.reproduce.worlds import digits_world, emoji_world, folder_world
+from intarsia.vault.engines import Engine
 
 SCALES = ("cpu", "paper")
 
@@ -36,7 +37,7 @@ def reproduce(
     Args:
         out: a new folder, or one that an earlier run of the same recipe and settings left.
         scale: `cpu` or `paper`.
-        inputs: data, backbone and judge, where they are not the digits'.
+        inputs: data, backbone and judge, where they are not the digits', and where compartments are trained.
         seeds: how many; more of them can be added to a finished table.
         choice: what is computed, where it is not the usual.
         budget: changes the scale of a recipe that trains, such as to a few steps for a test.
@@ -63,7 +64,8 @@ def reproduce(
     chosen = replace(choice.of(recipe.scaled(usual)), seeds=tuple(range(seeds)))
     on_phase("prepare the data and the judge")
     world = make_world()
-    return fill(name, out, world, budget(chosen.over(len(world.images))), on_phase, on_step)
+    bounds = budget(chosen.over(len(world.images)))
+    return fill(name, out, world, bounds, on_phase, on_step, engine=inputs.engine)
 
 
 def calculate(
@@ -79,7 +81,16 @@ def calculate(
     return calculation.report(bench, calculation.asks)
 
 
-def fill(name: str, out: Path, world: World, scale: Scale, on_phase: OnPhase, on_step: OnStep) -> Path:
+def fill(
+    name: str,
+    out: Path,
+    world: World,
+    scale: Scale,
+    on_phase: OnPhase,
+    on_step: OnStep,
+    *,
+    engine: Engine | None = None,
+) -> Path:
     """Fill a recipe's table in a given world; returns its summary.
 
     Raises:
@@ -89,14 +100,17 @@ def fill(name: str, out: Path, world: World, scale: Scale, on_phase: OnPhase, on
     assert isinstance(recipe, Recipe)
     settings = {"recipe": name, "world": world.settings(), **scale.settings()}
     bench = Bench(out, settings, on_phase, on_step)
-    recipe.fill(Study(bench, world, scale))
+    recipe.fill(Study(bench, world, scale, engine))
     return recipe.report(bench, recipe.asks)
 
 
 def _check_unused(name: str, scale: str, inputs: Inputs) -> None:
     """Refuse what a calculation would ignore."""
     given = [option.name for option in fields(inputs) if getattr(inputs, option.name) is not None]
-    words = [*(["--scale paper"] if scale == "paper" else []), *(f"--{option}" for option in given)]
+    words = [
+        *(["--scale paper"] if scale == "paper" else []),
+        *(f"--{option}" for option in given),
+    ]
     if words:
         raise SettingsError(f"'{name}' is computed on mixtures that are known, from nothing; leave {words[0]} out")
 
@@ -105,6 +119,8 @@ def _plan(name: str, recipe: Recipe, scale: str, inputs: Inputs) -> tuple[Callab
     """How the world is made, and the budgets there; whatever is missing or would be ignored is refused first."""
     data, backbone, inception = inputs.data, inputs.backbone, inputs.inception
     emoji = recipe.emoji
+    if inputs.engine is not None and not recipe.hands_out:
+        raise SettingsError(f"'{name}' measures what its trainings cost on this machine; leave --engine out")
     if not recipe.aligned and (strange := [n for n in ("clip", "answerer") if getattr(inputs, n) is not None]):
         raise SettingsError(f"'{name}' judges no image against its caption; leave --{strange[0]} out")
     if scale == "paper":

@@ -16,6 +16,7 @@ from intarsia.experiments.reproduce.bench import Bench
 from intarsia.experiments.reproduce.scale import METHODS, Scale
 from intarsia.experiments.reproduce.workshop import Team, Workshop
 from intarsia.experiments.reproduce.world import World, Yardstick
+from intarsia.vault.engines import Engine
 from intarsia.vault.parts import PartSettings
 
 _SMALL = 64  # pixels a side
@@ -23,11 +24,12 @@ _SMALL = 64  # pixels a side
 
 @dataclass(frozen=True)
 class Study:
-    """One table: where its cells are kept, in what world, with what budget."""
+    """One table: where its cells are kept, in what world, with what budget, and where compartments are trained."""
 
     bench: Bench
     world: World
     scale: Scale
+    engine: Engine | None = None
 
     @cached_property
     def workshop(self) -> Workshop:
@@ -35,7 +37,7 @@ class Study:
         def on_encoded(done: int, total: int) -> None:
             self.bench.on_step("encode", done, total)
 
-        return Workshop(self.bench.work, self.world.backbone, self.world.core, on_encoded)
+        return Workshop(self.bench.work, self.world.backbone, self.world.core, on_encoded, self.engine)
 
     def team(
         self, place: str, sources: Sequence[Source], settings: TrainSettings, routers: Sequence[str | PartSettings]

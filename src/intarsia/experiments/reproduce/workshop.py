@@ -21,11 +21,13 @@ from intarsia.data import Source
 from intarsia.experiments.reproduce.latents import Latents, OnEncoded
 from intarsia.vault.captions import read_prompts
 from intarsia.vault.composing import compose
+from intarsia.vault.engines import Engine, Work
 from intarsia.vault.material import Material
 from intarsia.vault.package import Core
 from intarsia.vault.parts import PartSettings, check_parts, chosen_parts
 from intarsia.vault.training import Recipe, compartment_of, data_of, trainee_of
 
+_SAVED = 100  # steps between checkpoints
 KEPT, UNFINISHED, LATENTS = "compartments", "unfinished", "latents.safetensors"
 
 
@@ -66,15 +68,17 @@ class Team:
 
 @dataclass(frozen=True)
 class Workshop:
-    """Trains compartments on one backbone, one after the other; what is finished is not trained again.
+    """Trains compartments on one backbone; what is finished is not trained again.
 
-    The caller sees to it that a place is used for one training only.
+    The caller sees to it that a place is used for one training only. Without an engine they are trained here, one after
+    the other.
     """
 
     folder: Path
     backbone: Backbone
     core: Core
     on_encoded: OnEncoded
+    engine: Engine | None = None
 
     @cached_property
     def latents(self) -> Latents:
@@ -98,6 +102,8 @@ class Workshop:
         recipe = Recipe(settings, chosen_parts(routers))
         check_parts(recipe.routers, self.core, adapter=recipe.settings.adapter)
         steps = settings.steps
+        if self.engine is not None:
+            self._hand_out(self.engine, place, sources, recipe, on_step)
         trained = {}
         for number, source in enumerate(sources):
 
@@ -108,21 +114,55 @@ class Workshop:
         return Team(self.backbone, self.core, trained, {source.name: source for source in sources}, self.latents)
 
     def _compartment(self, place: str, source: Source, recipe: Recipe, on_step: Callable[[int], None]) -> Compartment:
-        kept, unfinished = (self.folder / kind / place / source.name for kind in (KEPT, UNFINISHED))
+        kept = self.folder / KEPT / place / source.name
         if kept.exists():
             on_step(recipe.settings.steps)
             return Compartment.load(kept)
-        record = recipe.of_source(len(source)).record(self.backbone, self.core, Material(source.manifest, {}).roots)
+        work = self._begun(place, source, recipe)
         data = data_of(source, self.latents.of(source))
-        if recipe.settings.privacy and not (unfinished / KEY_FILE).exists():
-            unfinished.mkdir(parents=True, exist_ok=True)
-            SecretNoise.generate().write(unfinished)
-        trainee = trainee_of(self.backbone, source, record, unfinished, data=data)
+        trainee = trainee_of(self.backbone, source, work.record, work.folder, data=data)
         for step in train([trainee]):
             on_step(step.step)
-        done = unfinished / "done"
-        compartment_of(trainee, self.core, record).save(done)
+        self._keep(place, compartment_of(trainee, self.core, work.record), work)
+        return Compartment.load(kept)
+
+    def _hand_out(
+        self,
+        engine: Engine,
+        place: str,
+        sources: Sequence[Source],
+        recipe: Recipe,
+        on_step: Callable[[int, int], None],
+    ) -> None:
+        """Have an engine train all that are not finished; what machines tell is summed up over them."""
+        left = [source for source in sources if not (self.folder / KEPT / place / source.name).exists()]
+        works = [self._begun(place, source, recipe) for source in left]
+        total, done = recipe.settings.steps * len(sources), dict.fromkeys((source.name for source in left), 0)
+        before = total - recipe.settings.steps * len(left)
+        training = engine.train(works, self.backbone, self.core, save_every=_SAVED)
+        while True:
+            try:
+                step = next(training)
+            except StopIteration as end:
+                finished: list[Compartment] = end.value
+                break
+            done[step.name] = step.step
+            on_step(before + sum(done.values()), total)
+        for compartment, work in zip(finished, works, strict=True):
+            self._keep(place, compartment, work)
+
+    def _begun(self, place: str, source: Source, recipe: Recipe) -> Work:
+        """A training that is begun, or gone on with."""
+        unfinished = self.folder / UNFINISHED / place / source.name
+        record = recipe.of_source(len(source)).record(self.backbone, self.core, Material(source.manifest, {}).roots)
+        unfinished.mkdir(parents=True, exist_ok=True)
+        if recipe.settings.privacy and not (unfinished / KEY_FILE).exists():
+            SecretNoise.generate().write(unfinished)
+        return Work(source.name, record, unfinished, lambda: source)
+
+    def _keep(self, place: str, compartment: Compartment, work: Work) -> None:
+        kept, done = self.folder / KEPT / place / work.name, work.folder / "done"
+        compartment.save(done)
         kept.parent.mkdir(parents=True, exist_ok=True)
         done.rename(kept)
-        shutil.rmtree(unfinished)
-        return Compartment.load(kept)
+        shutil.rmtree(work.folder)
