@@ -8,10 +8,13 @@ import logging
 from typing import Any
 
 import pytest
+import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
+from uvicorn.server import ServerState
 
 from intarsia.errors import CorruptError, VaultError
 from intarsia.serving.limits import Answers, Limits
+from intarsia.serving.run import _Patient
 from intarsia.vault import Vault
 
 from .conftest import Client
@@ -122,6 +125,29 @@ def test_a_body_that_comes_too_slowly_is_given_up() -> None:
     asyncio.run(limits({"type": "http", "method": "POST", "headers": []}, receive, send))
     assert sent[0]["status"] == 408
     assert set(json.loads(sent[1]["body"])["error"]) == SHAPE
+
+
+def test_connections_of_any_event_loop_are_taken() -> None:
+    """Those of uvloop, which is used where it is installed, are of no class of asyncio's."""
+
+    class Transport:
+        def get_extra_info(self, name: str) -> None:
+            return None
+
+        def close(self) -> None:
+            return None
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("nothing was asked")
+
+    async def connect() -> None:
+        config = uvicorn.Config(app, http=_Patient, lifespan="off")
+        config.load()
+        protocol = _Patient(config=config, server_state=ServerState(), app_state={})
+        protocol.connection_made(Transport())
+        protocol.connection_lost(None)
+
+    asyncio.run(connect())
 
 
 def test_the_log_has_one_line_per_request_whatever_it_says(client: Client, caplog: pytest.LogCaptureFixture) -> None:

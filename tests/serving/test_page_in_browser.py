@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
+from intarsia.errors import ForbiddenError
 from intarsia.ledger import Receipt, read_receipts
 from intarsia.vault import Vault
 
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.integration
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 60_000  # milliseconds: the machine may be busy
 HOSTILE = "<img src=x onerror=window.pwned=1><script>window.pwned=1</script>"
-VIEWS = ("draw", "compare", "ledger", "erasure", "payouts")
+VIEWS = ("draw", "compare", "ledger", "erasure", "payouts", "people")
 Enter = Callable[..., Page]
 
 
@@ -469,6 +470,55 @@ def test_an_amount_is_split(enter: Enter) -> None:
     expect(page.locator("#payouts h2")).to_contain_text("10.01 EUR")
     cells = page.locator("#payouts tbody td:last-child").all_inner_texts()
     assert sum(round(float(cell) * 100) for cell in cells) == 1001
+
+
+def test_people_and_their_keys_come_and_go(enter: Enter, vault: Vault) -> None:
+    page = enter(view="people")
+    page.get_by_text("Add somebody").press("Enter")
+    page.get_by_role("button", name="Add, and make a key").click()
+    expect(page.locator("#people .notice.error")).to_contain_text("Give a name")
+    page.get_by_label("Name", exact=True).fill("atelier")
+    page.get_by_label("Share alike").check()
+    page.get_by_label("Name", exact=True).press("Enter")
+    shown = page.get_by_label("The new key of atelier")
+    expect(shown).to_be_focused()
+    key = shown.input_value()
+    assert vault.identify(key).scopes == ("read", "sample", "credit")
+    page.get_by_role("button", name="I have it").click()
+    assert key not in page.content()
+    card = page.locator(".person", has=page.get_by_role("heading", name="atelier"))
+    expect(card.locator("summary").first).to_contain_text("1 key · 0 grants · refuses share alike")
+    expect(card.get_by_text("Nothing: it may draw nothing.")).to_be_visible()
+    card.get_by_text("Grant sources").press("Enter")
+    card.get_by_role("checkbox", name=re.compile("^oak")).check()
+    card.get_by_role("checkbox", name=re.compile("^ash")).check()
+    card.get_by_label("At most so many pictures").fill("5")
+    card.get_by_role("button", name="Grant", exact=True).click()
+    rows = card.get_by_role("region", name="Granted").locator("tbody tr")
+    expect(rows).to_have_count(2)
+    expect(rows.nth(0)).to_contain_text("share-alike")
+    expect(rows.nth(1)).to_contain_text("0 of 5/day")
+    assert vault.decide("atelier").names == ("oak",)
+    take = card.get_by_role("button", name="Take oak away from atelier")
+    take.press("Enter")
+    expect(page.locator("#confirm").get_by_role("button", name="Keep it")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#confirm")).to_be_hidden()
+    assert vault.decide("atelier").names == ("oak",), "what has the focus changes nothing"
+    take.click()
+    page.get_by_role("button", name="Take it away", exact=True).click()
+    expect(rows).to_have_count(1)
+    assert vault.decide("atelier").names == ()
+    card.get_by_role("button", name=f"Withdraw key {key.split('_')[1]}").click()
+    page.get_by_role("button", name="Withdraw it").click()
+    expect(card.get_by_text("No key: nobody can come")).to_be_visible()
+    with pytest.raises(ForbiddenError):
+        vault.identify(key)
+    card.get_by_role("button", name="Remove atelier").click()
+    page.locator("#confirm-name").fill("atelier")
+    page.locator("#confirm-name").press("Enter")
+    expect(card).to_have_count(0)
+    assert "atelier" not in [each.name for each in vault.principals()]
 
 
 def test_texts_of_others_stay_texts(enter: Enter) -> None:

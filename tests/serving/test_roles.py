@@ -40,6 +40,7 @@ TABLE = {
     "POST /v1/tickets/{id}/close": "erase",
     "GET /v1/payouts": "admin",
     "GET /v1/principals": "admin",
+    "GET /v1/principals/{name}": "admin",
     "POST /v1/principals": "admin",
     "DELETE /v1/principals/{name}": "admin",
     "POST /v1/principals/{name}/keys": "admin",

@@ -108,6 +108,10 @@ def test_principals_keys_and_grants_come_and_go(client: Client, vault: Vault) ->
     (studio,) = [each for each in owner.get("/v1/principals").json()["data"] if each["name"] == "studio"]
     assert studio["keys"] == [{"id": another.split("_")[1], "until": None, "scopes": ["read"]}]
     assert studio["grants"] == [{"source": "elm", "until": None, "quota": "5/day"}]
+    told = owner.get("/v1/principals/studio").json()
+    reason = "granted to 'studio', 5/day, 5 left"
+    assert told == studio | {"grants": [studio["grants"][0] | {"used": 0, "permitted": True, "reason": reason}]}
+    assert owner.get("/v1/principals/nobody").status_code == 404
     assert owner.delete(f"/v1/principals/studio/keys/{another.split('_')[1]}").status_code == 200
     assert owner.delete("/v1/grants/studio/elm").status_code == 200
     assert owner.delete("/v1/grants/studio/elm").status_code == 404

@@ -53,10 +53,10 @@ def _image(service: Service, caller: Caller, request: CreditRequest) -> tuple[Te
     if (request.image is None) == (request.receipt is None):
         raise InputError("give either 'image', a file in base64, or 'receipt' with 'index'")
     if request.receipt is not None:
-        kept = service.receipts.get(request.receipt, caller.principal)
-        if request.index >= len(kept.images):
-            raise InputError(f"index is {request.index}, the receipt is of {len(kept.images)} images")
-        return to_float(kept.images[request.index : request.index + 1]), list(kept.names)
+        drawn = service.receipts.drawn(request.receipt, caller.principal)
+        if request.index >= len(drawn.images):
+            raise InputError(f"index is {request.index}, the receipt is of {len(drawn.images)} images")
+        return to_float(drawn.images[request.index : request.index + 1]), list(drawn.names)
     channels, size, _ = service.vault.image_shape
     try:
         data = base64.b64decode(request.image or "", validate=True)

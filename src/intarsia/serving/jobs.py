@@ -6,7 +6,7 @@ import logging
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +62,10 @@ class Jobs:
         job = self._keep(Job(secrets.token_hex(8), kind, tuple(names), receipts))
         self._worker.submit(self._run, job)
         return job
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Do something, when those that wait already are through."""
+        self._worker.submit(work)
 
     def get(self, id: str) -> Job:
         """A job by its id.

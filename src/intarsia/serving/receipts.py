@@ -1,43 +1,43 @@
 """Receipts of images drawn lately, for those to whom they were given.
 
-They are in memory alone: a receipt names sources, and what names a source must go when the source goes. The ledger
-keeps its entry, and every PNG holds its receipt whole.
+Those of a while are in memory with their images, for credit; the vault keeps many more, sealed (`vault/kept.py`), which
+outlast the service. None is handed out once one of its sources was forgotten, whoever forgot it.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from intarsia.composition import Result
 from intarsia.data import to_uint8
 from intarsia.data.images import Pixels
+from intarsia.errors import CorruptError, VaultError
+from intarsia.ledger import Receipt
 from intarsia.serving.faults import Fault
+from intarsia.vault.kept import KeptReceipts
 
+log = logging.getLogger("intarsia.serving")
 _DOCUMENT = 8192  # bytes of a receipt, about
+_ID = re.compile(r"0|[1-9][0-9]{0,14}")
 
 MOST_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Kept:
-    """The receipt of images (N, H, W, C) that were drawn for a principal from the compartments `names`.
+class Drawn:
+    """Images (N, H, W, C) that were drawn for a principal from the compartments `names`, and their receipt.
 
     A principal of None is the vault's owner.
     """
 
     principal: str | None
-    document: Mapping[str, Any]
+    receipt: Receipt
     names: tuple[str, ...]
     images: Pixels
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Every source that it tells of."""
-        return tuple(opened["source"] for opened in self.document["sources"])
 
     @property
     def bytes(self) -> int:
@@ -46,10 +46,11 @@ class Kept:
 
 @dataclass
 class Receipts:
-    """The newest receipts, in about `most` bytes, by the number of their entry in the ledger."""
+    """The newest, by the number of their entry in the ledger; in memory in about `most` bytes."""
 
+    kept: KeptReceipts
     most: int = MOST_BYTES
-    _kept: OrderedDict[str, Kept] = field(default_factory=OrderedDict, init=False)
+    _drawn: OrderedDict[str, Drawn] = field(default_factory=OrderedDict, init=False)
     _bytes: int = field(default=0, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -57,31 +58,81 @@ class Receipts:
         """Keep the receipt of what was drawn; returns its number, None if there is no receipt."""
         if result.receipt is None:
             return None
-        lines = result.receipt["proof"].split("\n")
-        id = next(line.removeprefix("index ") for line in lines if line.startswith("index "))
+        receipt = Receipt.of(result.receipt)
+        id = str(receipt.proof.index)
+        drawn = Drawn(principal, receipt, result.names, to_uint8(result.images))
         with self._lock:
-            self._kept[id] = kept = Kept(principal, result.receipt, result.names, to_uint8(result.images))
-            self._bytes += kept.bytes
-            while self._bytes > self.most and len(self._kept) > 1:
-                self._bytes -= self._kept.popitem(last=False)[1].bytes
+            self._drawn[id] = drawn
+            self._bytes += drawn.bytes
+            while self._bytes > self.most and len(self._drawn) > 1:
+                self._bytes -= self._drawn.popitem(last=False)[1].bytes
+        try:
+            self.kept.keep(receipt)
+        except VaultError as error:  # the client has it in its images, and from memory as long as this runs
+            log.warning("the receipt %s will not outlast this service: %s", id, error)
         return id
 
-    def get(self, id: str, principal: str | None) -> Kept:
+    def get(self, id: str, principal: str | None) -> Receipt:
         """The receipt of one's own images.
 
         Raises:
-            Fault: there is none, or it is another's.
+            Fault: there is none, it is another's, or one of its sources was forgotten.
+        """
+        if not _ID.fullmatch(id):
+            raise _none()
+        with self._lock:
+            drawn = self._drawn.get(id)
+        if drawn is not None:
+            return self._standing(drawn, principal).receipt
+        found = self.kept.get(int(id))
+        if found is None or principal not in (None, _principal_of(found)):
+            raise _none()
+        return found
+
+    def drawn(self, id: str, principal: str | None) -> Drawn:
+        """One's own images, which are in memory alone.
+
+        Raises:
+            Fault: as `get`; or the images are not there any more.
         """
         with self._lock:
-            kept = self._kept.get(id)
-        if kept is None or (principal is not None and principal != kept.principal):
-            message = "no such receipt of yours is kept here: the newest are, until the service ends; a PNG has its own"
-            raise Fault(404, message, code="not_found")
-        return kept
+            drawn = self._drawn.get(id)
+        if drawn is not None:
+            return self._standing(drawn, principal)
+        self.get(id, principal)
+        message = "the images of this receipt are not in memory any more; send one of them as 'image'"
+        raise Fault(404, message, code="not_found", param="receipt")
 
-    def forget(self, source: str) -> None:
-        """Drop those that name a source."""
+    def forget(self) -> None:
+        """Drop those of which a source was forgotten, or has other samples now."""
         with self._lock:
-            for id, kept in list(self._kept.items()):
-                if source in kept.sources:
-                    self._bytes -= self._kept.pop(id).bytes
+            drawn = list(self._drawn.items())
+        gone = [id for id, each in drawn if not self.kept.stands(each.receipt)]
+        with self._lock:
+            for id in gone:
+                if (dropped := self._drawn.pop(id, None)) is not None:
+                    self._bytes -= dropped.bytes
+
+    def sweep(self) -> None:
+        """Remove from the disk what nobody can open any more; it may take a while."""
+        try:
+            self.kept.sweep()
+        except (CorruptError, VaultError) as error:
+            log.error("receipts that cannot be opened any more were not removed: %s", error)
+
+    def _standing(self, drawn: Drawn, principal: str | None) -> Drawn:
+        """Asked every time: another process may have forgotten a source."""
+        if principal not in (None, drawn.principal) or not self.kept.stands(drawn.receipt):
+            raise _none()
+        return drawn
+
+
+def _principal_of(receipt: Receipt) -> str | None:
+    """For whom images were drawn; every source in their entry says the same."""
+    found = receipt.openings[0].values.get("principal") if receipt.openings else None
+    return None if found is None else str(found)
+
+
+def _none() -> Fault:
+    message = "no such receipt of yours is kept here: the newest are, while their sources stand; a PNG has its own"
+    return Fault(404, message, code="not_found")

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from typing import cast
 
 import h11
 import uvicorn
@@ -56,8 +57,7 @@ class _Patient(H11Protocol):
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, transport))  # those of uvloop only behave like one
         self._wait()
 
     def data_received(self, data: bytes) -> None:

@@ -23,6 +23,7 @@ from intarsia.serving.receipts import Receipts
 from intarsia.serving.settings import ServeSettings
 from intarsia.serving.transparency import Transparency
 from intarsia.vault import Key, Vault
+from intarsia.vault.kept import KeptReceipts
 from intarsia.vault.receipts import ReceiptFolder
 
 log = logging.getLogger("intarsia.serving")
@@ -44,10 +45,10 @@ class Service:
     settings: ServeSettings
     owner: Key | None = None
     ready: bool = False
-    receipts: Receipts = field(default_factory=Receipts)
     metrics: Metrics = field(default_factory=Metrics)
     claims: threading.Lock = field(default_factory=threading.Lock)
     transparency: Transparency = field(init=False)
+    receipts: Receipts = field(init=False)
     handed: ReceiptFolder = field(init=False)
     jobs: Jobs = field(init=False)
     library: Library = field(init=False)
@@ -56,6 +57,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.transparency = Transparency(self.vault.ledger)
+        self.receipts = Receipts(KeptReceipts(self.vault.root))
         self.handed = ReceiptFolder(self.vault.root, self.vault.ledger, folder=self.settings.receipts)
         self.jobs = Jobs(self.vault.root, self.handed)
         self.library = Library(self.vault, self.settings.memory_bytes)
@@ -99,6 +101,7 @@ class Service:
             log.warning("nothing can be forgotten here: %s", error)
         except IntarsiaError as error:
             log.error("the receipt of an earlier forgetting could not be made: %s", error)
+        self.jobs.later(self.receipts.sweep)
         if owed := [each.name for each in self.vault.unfinished() if each.owed]:
             self.jobs.resume("resume", owed, [])
         self.ready = True

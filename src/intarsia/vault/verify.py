@@ -23,6 +23,7 @@ from intarsia.vault.causes import Cause
 from intarsia.vault.events import IMPORT, INGEST, TRAIN
 from intarsia.vault.founding import VaultRecord
 from intarsia.vault.index import Catalogue
+from intarsia.vault.kept import KEPT
 from intarsia.vault.material import NEIGHBOURS
 from intarsia.vault.meter import USED_FILE, read_used
 from intarsia.vault.package import Core, check_package, package_files, read_core
@@ -254,7 +255,7 @@ class _Verifier:
         with self.at(LEDGER):
             if str(ledger.key) != self.record.ledger:
                 raise CorruptError("not the ledger with which this vault was made; restore it from a backup")
-        expected = (*LEDGER_FILES, *(Path(each).name for each in (SALTS, TICKETS, ACCOUNTS)))
+        expected = (*LEDGER_FILES, *(Path(each).name for each in (SALTS, TICKETS, ACCOUNTS, KEPT)))
         self.strangers(LEDGER, (*expected, *(path.name for path in ledger.scratch())))
         for id in ticket_ids(self.store):
             with self.at(place(id)):

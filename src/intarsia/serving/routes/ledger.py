@@ -20,8 +20,8 @@ Number = Annotated[int, Query(ge=0, le=2**53)]
 
 @router.get("/v1/receipts/{id}")
 def receipt(request: Request, id: str, caller: Reader) -> dict[str, Any]:
-    """The receipt of images that were drawn lately with a key of the same principal."""
-    return dict(service_of(request).receipts.get(id, caller.principal).document)
+    """The receipt of images that were drawn with a key of the same principal, while all of their sources stand."""
+    return service_of(request).receipts.get(id, caller.principal).document()
 
 
 @router.get("/v1/ledger")

@@ -104,8 +104,9 @@ def _forgotten(service: Service, name: str, samples: Sequence[str] | None) -> Jo
         service.handed.write(done.receipts)
     except VaultError as error:  # it is made from what was promised when the service next begins
         log.error("the receipt of a forgetting is not written yet: %s", error)
-    service.receipts.forget(name)
+    service.receipts.forget()
     service.library.forget(name)
+    service.jobs.later(service.receipts.sweep)
     receipts = [receipt.document() for receipt in done.receipts]
     owed = [each.name for each in service.vault.unfinished() if each.owed]
     if owed:

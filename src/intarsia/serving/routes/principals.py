@@ -23,6 +23,20 @@ def principals(request: Request, caller: Admin) -> dict[str, Any]:
     return {"data": [_document(each) for each in service_of(request).vault.principals()]}
 
 
+@router.get("/v1/principals/{name}")
+def principal(request: Request, name: str, caller: Admin) -> dict[str, Any]:
+    """One principal; of each grant also what is used of its quota, and whether it may be drawn from now, or why not."""
+    vault = service_of(request).vault
+    with found():
+        verdicts = {each.name: each for each in vault.decide(name).decisions}
+        used = {each.source: each.used for each in vault.allowances(name)}
+    record = next(_document(each) for each in vault.principals() if each.name == name)
+    for grant in record["grants"]:
+        verdict = verdicts[grant["source"]]
+        grant |= {"used": used.get(grant["source"]), "permitted": verdict.allowed, "reason": verdict.reason}
+    return record
+
+
 @router.post("/v1/principals", status_code=201)
 def add(request: Request, body: NewPrincipal, caller: Admin) -> dict[str, Any]:
     """Add somebody who may draw from what will be granted; `key` is shown for the only time."""

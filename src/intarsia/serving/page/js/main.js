@@ -9,8 +9,18 @@ import { Form, Unusable } from "./views/form.js";
 import { KeyDialog } from "./views/key.js";
 import { LedgerView } from "./views/ledger.js";
 import { PayoutsView } from "./views/payouts.js";
+import { PeopleView } from "./views/people.js";
 
-const TITLES = { draw: "Draw", compare: "Compare", ledger: "Ledger", erasure: "Erasure", payouts: "Payouts" };
+const TITLES = {
+  draw: "Draw",
+  compare: "Compare",
+  ledger: "Ledger",
+  erasure: "Erasure",
+  payouts: "Payouts",
+  people: "People",
+};
+const PAGES = ["ledger", "erasure", "payouts", "people"];
+const OF_ADMINS = ["payouts", "people"];
 const THEMES = ["system", "light", "dark"];
 
 const session = Session.begun();
@@ -22,6 +32,7 @@ const views = {
   ledger: new LedgerView(session),
   erasure: new ErasureView(session),
   payouts: new PayoutsView(session),
+  people: new PeopleView(session),
 };
 let principal = null;
 
@@ -47,10 +58,11 @@ function route() {
   const studio = name === "draw" || name === "compare";
   byId("studio").hidden = !studio || !session.vault;
   for (const each of ["draw", "compare"]) byId(`stage-${each}`).hidden = name !== each;
-  for (const each of ["ledger", "erasure", "payouts"]) byId(each).hidden = name !== each || !session.vault;
+  for (const each of PAGES) byId(each).hidden = name !== each || !session.vault;
   byId("form-rows").hidden = name !== "compare";
   byId("count-label").textContent = name === "compare" ? "Columns" : "Pictures";
   byId("draw").querySelector("span").textContent = TITLES[name] === "Compare" ? "Compare" : "Draw";
+  if (name !== "people") views.people.leave();
   showBusy();
   if (session.vault && !studio) views[name].show();
 }
@@ -110,7 +122,7 @@ session.addEventListener("change", () => {
   byId("about-vault").textContent = session.vault
     ? `${session.vault.name} · ${session.vault.image_shape.slice(1).join(" × ")} pixels`
     : "";
-  byId("nav").querySelector('[href="#/payouts"]').hidden = !session.can("admin");
+  for (const each of OF_ADMINS) byId("nav").querySelector(`[href="#/${each}"]`).hidden = !session.can("admin");
   if (session.vault) form.show(session);
   if (viewName() === "draw" || viewName() === "compare" || !session.vault) route();
   if (session.vault) refill(byId("trouble"));

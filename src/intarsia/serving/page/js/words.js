@@ -60,6 +60,14 @@ export const SCOPES = {
   admin: "See everything, and say who may draw from what",
 };
 
+/** What a licence may ask for, and somebody may refuse. */
+export const OBLIGATIONS = {
+  "share-alike": "Share alike",
+  "non-commercial": "No commercial use",
+  "no-derivatives": "No changes",
+  attribution: "Naming the author",
+};
+
 /** A kind of weights or routing in words: `[name, what it does]`; `top_k:2` is that of `top_k`. */
 export function mode(table, kind) {
   const [name, number] = String(kind).split(":");

@@ -1,4 +1,4 @@
-/** A question that must be answered by typing a name, for what cannot be undone. */
+/** Questions before something is taken away; what cannot be undone is answered by typing a name. */
 
 import { button, byId, h, refill } from "../dom.js";
 
@@ -7,8 +7,6 @@ import { button, byId, h, refill } from "../dom.js";
  * @returns {Promise<boolean>} whether it was confirmed
  */
 export function confirmByName({ title, name, does, parts }) {
-  const dialog = byId("confirm");
-  const form = byId("confirm-form");
   const typed = h("input", {
     id: "confirm-name",
     autocomplete: "off",
@@ -21,30 +19,43 @@ export function confirmByName({ title, name, does, parts }) {
     h("span", { text: does }),
   );
   typed.addEventListener("input", () => (go.disabled = typed.value.trim() !== name));
+  const field = h(
+    "div",
+    { class: "field" },
+    h("label", { for: "confirm-name" }, "Type ", h("code", { text: name }), " to confirm"),
+    typed,
+    h("p", { class: "hint", id: "confirm-hint", text: "It cannot be undone." }),
+  );
+  return asked({ title, parts: [...parts, field], go, keeps: "Keep everything", first: typed }).then(
+    (sure) => sure && typed.value.trim() === name,
+  );
+}
+
+/**
+ * A question for what can be given again.
+ *
+ * @param {{title: string, does: string, keeps: string, parts: Node[]}} about `does` and `keeps` stand on the buttons
+ * @returns {Promise<boolean>} whether it was confirmed
+ */
+export function confirm({ title, does, keeps, parts }) {
+  const go = h("button", { type: "submit", class: "button danger", value: "yes" }, h("span", { text: does }));
+  return asked({ title, parts, go, keeps });
+}
+
+/** Show the dialog; `first` has the focus, or else what changes nothing. */
+function asked({ title, parts, go, keeps, first = null }) {
+  const dialog = byId("confirm");
+  const keep = button(keeps, () => dialog.close(""));
   refill(
-    form,
+    byId("confirm-form"),
     h("h2", { id: "confirm-title", text: title }),
     ...parts,
-    h(
-      "div",
-      { class: "field" },
-      h("label", { for: "confirm-name" }, "Type ", h("code", { text: name }), " to confirm"),
-      typed,
-      h("p", { class: "hint", id: "confirm-hint", text: "It cannot be undone." }),
-    ),
-    h(
-      "div",
-      { class: "submit" },
-      go,
-      button("Keep everything", () => dialog.close("")),
-    ),
+    h("div", { class: "submit" }, go, keep),
   );
   dialog.returnValue = "";
   dialog.showModal();
-  typed.focus();
+  (first ?? keep).focus();
   return new Promise((answer) => {
-    dialog.addEventListener("close", () => answer(dialog.returnValue === "yes" && typed.value.trim() === name), {
-      once: true,
-    });
+    dialog.addEventListener("close", () => answer(dialog.returnValue === "yes"), { once: true });
   });
 }
