@@ -13,7 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from uvicorn.server import ServerState
 
 from intarsia.errors import CorruptError, VaultError
+from intarsia.serving.faults import fault_of
 from intarsia.serving.limits import Answers, Limits
+from intarsia.serving.metrics import Lines
 from intarsia.serving.run import _Patient
 from intarsia.vault import Vault
 
@@ -162,6 +164,21 @@ def test_the_log_has_one_line_per_request_whatever_it_says(client: Client, caplo
     assert json.loads(lines[0])["key"] == key[1]
     assert key[2] not in caplog.text, "no secret"
     assert "prompt" not in caplog.text
+
+
+def test_what_else_is_logged_is_one_line_too(caplog: pytest.LogCaptureFixture) -> None:
+    forged = 'nothing\n{"level": "info", "message": "all is well"}'
+    try:
+        raise RuntimeError(forged)
+    except RuntimeError as error:
+        fault_of(error)
+    fault_of(CorruptError(forged))
+    lines = [Lines().format(record) for record in caplog.records]
+    assert [line.count("\n") for line in lines] == [0, 0]
+    told = [json.loads(line) for line in lines]
+    assert [each["level"] for each in told] == ["error", "error"]
+    assert forged in told[0]["traceback"]
+    assert forged in told[1]["message"]
 
 
 def test_the_figures_count_and_name_nobody(client: Client) -> None:

@@ -472,7 +472,7 @@ def test_an_amount_is_split(enter: Enter) -> None:
     assert sum(round(float(cell) * 100) for cell in cells) == 1001
 
 
-def test_people_and_their_keys_come_and_go(enter: Enter, vault: Vault) -> None:
+def test_somebody_is_added_and_the_key_is_shown_once(enter: Enter, vault: Vault) -> None:
     page = enter(view="people")
     page.get_by_text("Add somebody").press("Enter")
     page.get_by_role("button", name="Add, and make a key").click()
@@ -486,10 +486,36 @@ def test_people_and_their_keys_come_and_go(enter: Enter, vault: Vault) -> None:
     assert vault.identify(key).scopes == ("read", "sample", "credit")
     page.get_by_role("button", name="I have it").click()
     assert key not in page.content()
-    card = page.locator(".person", has=page.get_by_role("heading", name="atelier"))
+    card = person(page, "atelier")
     expect(card.locator("summary").first).to_contain_text("1 key · 0 grants · refuses share alike")
+    card.get_by_text("Make another key").press("Enter")
+    card.get_by_role("button", name="Make it").click()
+    another = shown.input_value()
+    show(page, "ledger")
+    show(page, "people")
+    assert another not in page.content(), "whoever comes back does not see it again"
+    card.get_by_role("button", name=f"Withdraw key {key.split('_')[1]}").click()
+    page.get_by_role("button", name="Withdraw it").click()
+    expect(card.get_by_role("region", name="Keys").locator("tbody tr")).to_have_count(1)
+    with pytest.raises(ForbiddenError):
+        vault.identify(key)
+    assert vault.identify(another).principal == "atelier"
+    card.get_by_role("button", name="Remove atelier").click()
+    page.locator("#confirm-name").fill("atelier")
+    page.locator("#confirm-name").press("Enter")
+    expect(card).to_have_count(0)
+    assert "atelier" not in [each.name for each in vault.principals()]
+
+
+def test_grants_are_given_and_taken(enter: Enter, vault: Vault) -> None:
+    vault.add_principal("gallery", refuse=["share-alike"])
+    page = enter(view="people")
+    card = person(page, "gallery")
+    card.locator("summary").first.press("Enter")
     expect(card.get_by_text("Nothing: it may draw nothing.")).to_be_visible()
     card.get_by_text("Grant sources").press("Enter")
+    card.get_by_role("button", name="Grant", exact=True).click()
+    expect(card.locator(".notice.error")).to_contain_text("No source is chosen")
     card.get_by_role("checkbox", name=re.compile("^oak")).check()
     card.get_by_role("checkbox", name=re.compile("^ash")).check()
     card.get_by_label("At most so many pictures").fill("5")
@@ -498,27 +524,21 @@ def test_people_and_their_keys_come_and_go(enter: Enter, vault: Vault) -> None:
     expect(rows).to_have_count(2)
     expect(rows.nth(0)).to_contain_text("share-alike")
     expect(rows.nth(1)).to_contain_text("0 of 5/day")
-    assert vault.decide("atelier").names == ("oak",)
-    take = card.get_by_role("button", name="Take oak away from atelier")
+    assert vault.decide("gallery").names == ("oak",)
+    take = card.get_by_role("button", name="Take oak away from gallery")
     take.press("Enter")
     expect(page.locator("#confirm").get_by_role("button", name="Keep it")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#confirm")).to_be_hidden()
-    assert vault.decide("atelier").names == ("oak",), "what has the focus changes nothing"
+    assert vault.decide("gallery").names == ("oak",), "what has the focus changes nothing"
     take.click()
     page.get_by_role("button", name="Take it away", exact=True).click()
     expect(rows).to_have_count(1)
-    assert vault.decide("atelier").names == ()
-    card.get_by_role("button", name=f"Withdraw key {key.split('_')[1]}").click()
-    page.get_by_role("button", name="Withdraw it").click()
-    expect(card.get_by_text("No key: nobody can come")).to_be_visible()
-    with pytest.raises(ForbiddenError):
-        vault.identify(key)
-    card.get_by_role("button", name="Remove atelier").click()
-    page.locator("#confirm-name").fill("atelier")
-    page.locator("#confirm-name").press("Enter")
-    expect(card).to_have_count(0)
-    assert "atelier" not in [each.name for each in vault.principals()]
+    assert vault.decide("gallery").names == ()
+
+
+def person(page: Page, name: str) -> Any:
+    return page.locator(".person", has=page.get_by_role("heading", name=name))
 
 
 def test_texts_of_others_stay_texts(enter: Enter) -> None:

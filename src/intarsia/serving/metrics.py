@@ -1,7 +1,7 @@
 """What a service tells Prometheus, and its log: how many, how long, how full; never who asked for what.
 
-A line of the log is one JSON object, whatever a client sent: addresses appear as the route they matched. The key's id,
-which is no secret, says who called.
+Every line of the log is one JSON object, whatever a client sent: addresses appear as the route they matched. The key's
+id, which is no secret, says who called.
 """
 
 from __future__ import annotations
@@ -48,6 +48,25 @@ class Metrics:
         return generate_latest(self._registry)
 
 
+class Lines(logging.Formatter):
+    """Whatever is logged as one JSON object in one line, its traceback too: no text of a client looks like another.
+
+    What `Watch` writes is one already.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name == log.name:
+            return record.getMessage()
+        line = {"time": _time(record.created), "level": record.levelname.lower(), "message": record.getMessage()}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
 class Watch:
     """Middleware that counts every request and writes a line about it."""
 
@@ -77,4 +96,4 @@ class Watch:
         self.metrics.seconds.labels(method, route).observe(seconds)
         key = scope.get("state", {}).get("key")
         line = {"method": method, "route": route, "status": status, "seconds": round(seconds, 4), "key": key}
-        log.info("%s", json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **line}))
+        log.info("%s", json.dumps({"time": _time(time.time()), **line}))

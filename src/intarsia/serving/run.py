@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from intarsia.errors import SettingsError
 from intarsia.serving.app import create_app
+from intarsia.serving.metrics import Lines
 from intarsia.serving.settings import ServeSettings
 from intarsia.vault import Key, Vault
 
@@ -93,9 +94,13 @@ class _Server(uvicorn.Server):
 
 def serve_forever(vault: Vault, settings: ServeSettings, owner: Key | None, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are finished, as long as `shutdown_seconds` allow."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines())
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+    logging.captureWarnings(True)
     config = uvicorn.Config(
         create_app(vault, settings, owner=owner),
+        log_config=None,
         log_level="warning",
         access_log=False,
         http=_Patient,
