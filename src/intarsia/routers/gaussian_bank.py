@@ -32,8 +32,8 @@ class GaussianBank:
         self.parts = tuple(parts)
         self._sizes = [len(part.component_class) for part in parts]
         self._stacked = joint([part.mixture for part in parts], torch.full((len(parts),), 1 / len(parts)))
-        known = sorted({label for part in parts for label in part.shares.counts})
-        self._log_shares = {label: torch.cat([part.log_shares(label) for part in parts]) for label in (None, *known)}
+        # By label, as they are asked for: all of them would take labels times components.
+        self._log_shares: dict[str | None, Tensor] = {}
         self._in_dtype: dict[torch.dtype, GaussianMixture] = {self._stacked.mean.dtype: self._stacked}
         self._given: dict[tuple[int, str | None, torch.dtype], GaussianMixture] = {}
 
@@ -84,10 +84,16 @@ class GaussianBank:
     def _component_shares(self, labels: Labels | None, batch: int) -> Tensor:
         """(K,) without labels, else (B, K)."""
         if labels is None:
-            return self._log_shares[None]
+            return self._log_shares_of(None)
         check_known([part.shares for part in self.parts], labels)
         assert len(labels) == batch, f"{len(labels)} labels for {batch} images"
-        return torch.stack([self._log_shares[label] for label in labels])
+        return torch.stack([self._log_shares_of(label) for label in labels])
+
+    def _log_shares_of(self, label: str | None) -> Tensor:
+        """(K,)"""
+        if label not in self._log_shares:
+            self._log_shares[label] = torch.cat([part.log_shares(label) for part in self.parts])
+        return self._log_shares[label]
 
     def _mixture(self, dtype: torch.dtype) -> GaussianMixture:
         if dtype not in self._in_dtype:
