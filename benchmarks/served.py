@@ -56,15 +56,21 @@ class Served:
 
     @property
     def faults(self) -> list[str]:
-        """What its log tells of errors; every line of it is a JSON object."""
-        lines = [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
-        return [line["message"] for line in lines if line.get("level") in ("error", "critical")]
+        """Lines of its log that tell of errors, or are no JSON object, as every one should be."""
+        return [line for line in self.log.read_text(encoding="utf-8").splitlines() if _is_fault(line)]
+
+
+def _is_fault(line: str) -> bool:
+    try:
+        return json.loads(line).get("level") in ("error", "critical")
+    except ValueError:
+        return True
 
 
 @contextlib.contextmanager
-def served(root: Path, *options: str) -> Iterator[Served]:
-    """Serve the vault in a folder; `seconds` is the time until it was ready."""
-    log, began = root.with_name("service.log"), time.perf_counter()
+def served(root: Path, *options: str, log: Path | None = None) -> Iterator[Served]:
+    """Serve the vault in a folder; `seconds` is the time until it was ready, the log lies beside the vault."""
+    log, began = log or root.with_name("service.log"), time.perf_counter()
     command = [sys.executable, "-m", "intarsia", "serve", str(root), "--port", "0", "--json", *options]
     with (
         log.open("w", encoding="utf-8") as errors,

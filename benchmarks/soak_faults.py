@@ -125,7 +125,7 @@ def full_disk(root: Path, scratch: Path, options: Sequence[str]) -> dict[str, An
         if place is None:
             return {"skipped": "only root can mount a small file system"}
         shutil.copytree(root, place / root.name)
-        with served(place / root.name, *options) as service:
+        with served(place / root.name, *options, log=scratch / "small.log") as service:
             guest(service, "hungry", ["source-1"])
             before = _everything(service)
             filler = place / "filler"

@@ -16,7 +16,7 @@ from intarsia.serving import ServeSettings, create_app
 from intarsia.vault import Vault
 from intarsia.vault.kept import KEPT, KeptReceipts
 
-from ..vault.helpers import traces
+from ..vault.helpers import pictures, toy_source, traces
 from .conftest import Client
 
 IMAGES = "/v1/images/generations"
@@ -69,11 +69,28 @@ def test_nothing_of_it_is_left_once_a_source_was_forgotten_by_anybody(
     assert owner.get(f"/v1/receipts/{alone}").status_code == 200
     assert owner.post("/v1/credit", json={"receipt": both}).status_code == 404
     kept = KeptReceipts(vault.root)
-    assert kept.get(int(both)) is None, "the key went with the salts"
+    assert kept.get(int(both)) is None, "the key went with the data"
     assert kept.get(int(alone)) is not None
     assert len(sealed(vault)) == 2
     assert kept.sweep() == 1
     assert [path.name for path in sealed(vault)] == [f"{alone}.sealed"]
+
+
+def test_a_receipt_that_was_made_while_something_was_forgotten_is_not_kept(client: Client, vault: Vault) -> None:
+    """Between the ledger's entry and the file of the receipt; the file would be sealed with a key that stays."""
+    result = vault.compose("elm", precision="float32").sample(1, steps=1)
+    iter(vault.forgetting("oak", vault.source("oak").manifest.ids[0])).close()
+    service = client().app.state.service
+    id = service.receipts.keep(result, None)
+    assert client().get(f"/v1/receipts/{id}").status_code == 404
+    assert not (vault.root / KEPT).exists()
+
+
+def test_more_samples_leave_the_receipts_that_are_there(client: Client, vault: Vault) -> None:
+    acme = client("acme")
+    id = drawn(acme)
+    vault.extend("oak", toy_source("oak", images=pictures("more", 2)))
+    assert acme.get(f"/v1/receipts/{id}").status_code == 200
 
 
 def test_what_a_forgetting_over_http_left_sealed_is_removed(client: Client, vault: Vault) -> None:
@@ -92,7 +109,9 @@ def test_the_oldest_go_first_and_junk_harms_nobody(client: Client, vault: Vault)
     receipts = [KeptReceipts(vault.root).get(number) for number in numbers]
     few = KeptReceipts(vault.root, most=2)
     assert receipts[0] is not None
-    few.keep(receipts[0])
+    seal = few.seal(receipts[0])
+    assert seal is not None
+    few.keep(receipts[0], seal)
     assert [path.name for path in sealed(vault)] == [f"{number}.sealed" for number in numbers[1:]]
     (vault.root / KEPT / f"{numbers[1]}.sealed").write_bytes(b"junk")
     (vault.root / KEPT / ".7.sealed.0.part").write_bytes(b"of a killed process")

@@ -31,11 +31,12 @@ MOST_BYTES = 64 * 2**20
 class Drawn:
     """Images (N, H, W, C) that were drawn for a principal from the compartments `names`, and their receipt.
 
-    A principal of None is the vault's owner.
+    A principal of None is the vault's owner. `seal` is what the receipt is sealed with.
     """
 
     principal: str | None
     receipt: Receipt
+    seal: bytes
     names: tuple[str, ...]
     images: Pixels
 
@@ -59,15 +60,17 @@ class Receipts:
         if result.receipt is None:
             return None
         receipt = Receipt.of(result.receipt)
-        id = str(receipt.proof.index)
-        drawn = Drawn(principal, receipt, result.names, to_uint8(result.images))
+        id, seal = str(receipt.proof.index), self.kept.seal(receipt, fresh=True)
+        if seal is None:
+            return id
+        drawn = Drawn(principal, receipt, seal, result.names, to_uint8(result.images))
         with self._lock:
             self._drawn[id] = drawn
             self._bytes += drawn.bytes
             while self._bytes > self.most and len(self._drawn) > 1:
                 self._bytes -= self._drawn.popitem(last=False)[1].bytes
         try:
-            self.kept.keep(receipt)
+            self.kept.keep(receipt, seal)
         except VaultError as error:  # the client has it in its images, and from memory as long as this runs
             log.warning("the receipt %s will not outlast this service: %s", id, error)
         return id
@@ -104,10 +107,10 @@ class Receipts:
         raise Fault(404, message, code="not_found", param="receipt")
 
     def forget(self) -> None:
-        """Drop those of which a source was forgotten, or has other samples now."""
+        """Drop those of which a source was forgotten, or a sample of one."""
         with self._lock:
             drawn = list(self._drawn.items())
-        gone = [id for id, each in drawn if not self.kept.stands(each.receipt)]
+        gone = [id for id, each in drawn if self.kept.seal(each.receipt) != each.seal]
         with self._lock:
             for id in gone:
                 if (dropped := self._drawn.pop(id, None)) is not None:
@@ -122,7 +125,7 @@ class Receipts:
 
     def _standing(self, drawn: Drawn, principal: str | None) -> Drawn:
         """Asked every time: another process may have forgotten a source."""
-        if principal not in (None, drawn.principal) or not self.kept.stands(drawn.receipt):
+        if principal not in (None, drawn.principal) or self.kept.seal(drawn.receipt) != drawn.seal:
             raise _none()
         return drawn
 

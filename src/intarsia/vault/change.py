@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from intarsia.errors import CorruptError
 from intarsia.ledger import Event, Ledger, Promise, Proof, Receipt, Secrets
 from intarsia.vault.records import write_record
-from intarsia.vault.salts import Salts
+from intarsia.vault.salts import KEY_BYTES, Salts
 
 Announce = Callable[[Sequence[Promise]], object]
 """Who keeps what receipts are made of before anything is decided."""
@@ -51,20 +52,27 @@ class Change:
 
     def salt(self, name: str) -> None:
         """New salts for a source that comes."""
-        old = self._salts.of(name)
-        self._new[name] = old.renewed() if old else Secrets.generate()
-        self._salts.write(self._stage(self._salts.place(name)), name, self._new[name])
+        self._salt(name, secrets.token_bytes(KEY_BYTES))
 
-    def renew_salts(self) -> None:
+    def renew_salts(self, gone: Collection[str] = ()) -> None:
         """New secrets behind the seals of all sources, where something is forgotten: no guess of it can be tested.
 
         Of all of them, as entries about others say with what they were composed, and what learned from them. Salts that
         cannot be read stay as they are; `verify` names them.
+
+        Args:
+            gone: sources of which something goes; receipts of images that were drawn from them open no more.
         """
         for name in self._salts.names():
             if name not in self._new and self.moves.get(self._salts.place(name), "") is not None:
                 with contextlib.suppress(CorruptError):
-                    self.salt(name)
+                    found = self._salts.with_key(name)
+                    self._salt(name, secrets.token_bytes(KEY_BYTES) if name in gone or found is None else found[1])
+
+    def _salt(self, name: str, key: bytes) -> None:
+        old = self._salts.of(name)
+        self._new[name] = old.renewed() if old else Secrets.generate()
+        self._salts.write(self._stage(self._salts.place(name)), name, self._new[name], key)
 
     def unsalt(self, name: str) -> None:
         """The salts of a source that goes will be gone too."""

@@ -220,7 +220,7 @@ class Forgetting:
             if found.owed:
                 cause.write(folder)
         copy_without(self.shelf.store.source(name), change.put(f"{SOURCES}/{name}"), found.left)
-        change.renew_salts()
+        change.renew_salts([name])
         change.record(samples_forgotten(found.cause.outcome(name, manifest_after=found.left.root, after={})))
 
     def _foresee(self, name: str, samples: Sequence[str]) -> _Foreseen:

@@ -153,7 +153,7 @@ def withdrawn(shelf: Shelf, name: str, samples: Sequence[str], announce: Announc
         handed = handed_in(folder).refusing(info.manifest_root)
         write_away(change.put(f"{SOURCES}/{name}"), info, shape_of(folder), handed)
         outcome = Outcome("forget", name, len(gone), info.manifest_root, info.manifest_root, before, {})
-        change.renew_salts()
+        change.renew_salts([name])
         change.record(samples_forgotten(outcome))
         fulfil(shelf.store, change, name, gone)
     return Job(_no_steps(replace(outcome, receipts=change.receipts)), change.receipts)

@@ -1,10 +1,10 @@
-"""Receipts of images, kept for those who drew them: sealed with salts that go when the data of a source goes.
+"""Receipts of images, kept for those who drew them: sealed with keys that go when the data of a source goes.
 
 ledger/receipts/<entry>.sealed   the ledger's entry, which is no secret, and the receipt, encrypted (AES-256-GCM)
 
-The key is made from the salts of every source in the entry, which the vault keeps with the samples. So nobody who
-forgets has to look here: with the salts the key is gone at that moment, whatever process forgets, and also for a
-receipt that is being written. `sweep` removes what nobody can open any more.
+It takes the keys of all sources in the entry, which the vault keeps with their salts. So nobody who forgets has to look
+here: with a key all that it sealed is gone at that moment, whatever process forgets, and also what is being written.
+`sweep` removes what nobody can open any more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,16 +54,34 @@ class KeptReceipts:
     def __post_init__(self) -> None:
         self._held = sorted(number for number, _ in self._files())
 
-    def keep(self, receipt: Receipt) -> None:
+    def seal(self, receipt: Receipt, *, fresh: bool = False) -> bytes | None:
+        """What a receipt is sealed with; None once a source of it went, another if samples of one did.
+
+        Args:
+            fresh: whether it was made just now; then it is None too if anything was forgotten since.
+
+        Raises:
+            CorruptError: the salts of a source are damaged.
+        """
+        nonce, keys = receipt.entry.record["nonce"], []
+        for each in receipt.openings:
+            found = Salts(self.root).with_key(each.source)
+            if found is None or (fresh and found[0].salts(nonce) != (each.tag_salt, each.seal_salt)):
+                return None
+            keys.append(found[1])
+        return _seal(keys, nonce)
+
+    def keep(self, receipt: Receipt, seal: bytes) -> None:
         """Keep the receipt of images; it is as durable as the file system, but for a power cut.
+
+        Args:
+            seal: that of a fresh receipt.
 
         Raises:
             VaultError: it cannot be written.
         """
-        number = receipt.proof.index
-        key = _key((each.tag_salt, each.seal_salt) for each in receipt.openings)
-        nonce = secrets.token_bytes(_NONCE)
-        box = nonce + AESGCM(key).encrypt(nonce, canonical_json(receipt.document()), receipt.entry.line)
+        number, nonce = receipt.proof.index, secrets.token_bytes(_NONCE)
+        box = nonce + AESGCM(seal).encrypt(nonce, canonical_json(receipt.document()), receipt.entry.line)
         record = {"format": _FORMAT, "entry": receipt.entry.record, "box": base64.b64encode(box).decode()}
         with disk_errors(self.root):
             self._folder.mkdir(exist_ok=True)
@@ -82,14 +100,6 @@ class KeptReceipts:
         """
         path = self._path(number)
         return _opened(path, self._known()) if path.exists() else None
-
-    def stands(self, receipt: Receipt) -> bool:
-        """Whether all that a receipt tells of is still there: no source went, and none of their samples changed."""
-        nonce, known = receipt.entry.record["nonce"], Salts(self.root).all(each.source for each in receipt.openings)
-        return all(
-            each.source in known and known[each.source].salts(nonce) == (each.tag_salt, each.seal_salt)
-            for each in receipt.openings
-        )
 
     def sweep(self) -> int:
         """Remove what nobody can open any more, and what killed processes left; returns how many were removed.
@@ -128,31 +138,33 @@ class KeptReceipts:
             if (match := _NUMBER.fullmatch(name)) is not None:
                 yield int(match[1]), self._folder / name
 
-    def _known(self) -> dict[str, Secrets]:
+    def _known(self) -> dict[str, tuple[Secrets, bytes]]:
+        """The secrets and keys of all sources."""
         salts = Salts(self.root)
-        return salts.all(salts.names())
+        found = {name: salts.with_key(name) for name in salts.names()}
+        return {name: each for name, each in found.items() if each is not None}
 
 
-def _opened(path: Path, known: Mapping[str, Secrets]) -> Receipt | None:
-    """What is in a file; None if a source has gone since, or its samples are others."""
+def _opened(path: Path, known: Mapping[str, tuple[Secrets, bytes]]) -> Receipt | None:
+    """What is in a file; None if a source has gone since, or samples of it."""
     record = read_json(path)
     try:
         entry, box = Entry(canonical_json(record["entry"])), base64.b64decode(record["box"], validate=True)
         nonce = entry.record["nonce"]
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptError(f"{path}: no receipt that is kept ({error}); remove it") from error
-    names = entry.names(known)
-    there = [known[name] for name in names if name is not None]
-    if len(there) < len(names):
+    names = entry.names({name: salts for name, (salts, _) in known.items()})
+    keys = [known[name][1] for name in names if name is not None]
+    if len(keys) < len(names):
         return None
     try:
-        text = AESGCM(_key(each.salts(nonce) for each in there)).decrypt(box[:_NONCE], box[_NONCE:], entry.line)
+        text = AESGCM(_seal(keys, nonce)).decrypt(box[:_NONCE], box[_NONCE:], entry.line)
     except (InvalidTag, ValueError):
         return None
     document: dict[str, Any] = json.loads(text)
     return Receipt.of(document)
 
 
-def _key(salts: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """That of a receipt, from the salts of each of its sources in their order."""
-    return hmac.digest(b"".join(tag + seal for tag, seal in salts), b"kept receipt", "sha256")
+def _seal(keys: Sequence[bytes], nonce: str) -> bytes:
+    """From the key of each source of a receipt, in their order, and the nonce of its entry."""
+    return hmac.digest(b"".join(keys), nonce.encode(), "sha256")

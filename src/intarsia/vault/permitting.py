@@ -57,7 +57,7 @@ class Permitting:
             if to in learners_of(shelf, name):
                 found = learner(shelf, self.forgetting.runs, FORBID, to, name, None)
                 found.stage(shelf.store, change, held)
-                change.renew_salts()
+                change.renew_salts([to])
             root = shelf.manifest_root(to)
             cause = (found and found.cause) or Cause(FORBID, 0, root, {}, (), 0)
             change.record(forbidden(name, to, cause.before))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from intarsia.vault.records import read_record, write_record
 
 SALTS = "ledger/salts"
 _SUFFIX = ".json"
+KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,17 @@ class Salts:
         Raises:
             CorruptError: they are damaged.
         """
+        found = self.with_key(name)
+        return None if found is None else found[0]
+
+    def with_key(self, name: str) -> tuple[Secrets, bytes] | None:
+        """The secrets of a source and, as they were at the same moment, the key that receipts of its images need.
+
+        The key goes when the source goes or samples of it do; the secrets also when something of another is forgotten.
+
+        Raises:
+            CorruptError: they are damaged.
+        """
         path = self.root / self.place(name)
         if not path.exists():
             return None
@@ -38,7 +51,10 @@ class Salts:
         try:
             if record["source"] != name:
                 raise CorruptError(f"{path}: the salts of '{record['source']}'; restore the ledger from a backup")
-            return Secrets(bytes.fromhex(record["name"]), bytes.fromhex(record["data"]))
+            found = Secrets(bytes.fromhex(record["name"]), bytes.fromhex(record["data"]))
+            # Early salts have none; it stays what it was when they are renewed.
+            key = bytes.fromhex(record["key"]) if "key" in record else hmac.digest(found.data, b"key", "sha256")
+            return found, key
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptError(f"{path}: no salts ({error}); restore the ledger from a backup") from error
 
@@ -53,7 +69,8 @@ class Salts:
         return sorted(path.name.removesuffix(_SUFFIX) for path in folder.iterdir()) if folder.is_dir() else []
 
     @staticmethod
-    def write(path: Path, name: str, secrets: Secrets) -> None:
-        """Write the secrets of a source to a file, for its owner's eyes only."""
-        write_record(path, {"source": name, "name": secrets.name.hex(), "data": secrets.data.hex()})
+    def write(path: Path, name: str, secrets: Secrets, key: bytes) -> None:
+        """Write the secrets of a source and its key to a file, for its owner's eyes only."""
+        values = {"source": name, "name": secrets.name.hex(), "data": secrets.data.hex(), "key": key.hex()}
+        write_record(path, values)
         path.chmod(0o600)
