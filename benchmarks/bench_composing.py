@@ -26,8 +26,8 @@ from stand_in import StandIn
 from torch import Tensor
 
 from intarsia.audit import measure
+from intarsia.backbone.backbone import label_rows
 from intarsia.backbone.precision import PRECISIONS
-from intarsia.compartments.draws import label_rows
 from intarsia.composition import CompartmentMember, CompositeDenoiser, Full, Result, SampleSettings, sample
 from intarsia.composition.member import Conditions
 from intarsia.data import Source

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from intarsia.backbone import Backbone, UViT, build, resolve_precision
 from intarsia.backbone.precision import PRECISIONS
+from intarsia.backbone.uvit import as_uvit
 from intarsia.compartments import (
     Compartment,
     DeepPrompts,
@@ -82,7 +83,7 @@ def opacus(backbone: Backbone, kind: Kind, rows: int, precision: str) -> Callabl
         warnings.simplefilter("ignore")  # those of its own dependencies, on import
         from opacus import GradSampleModule
         from opacus.optimizers import DPOptimizer
-    network = copy.deepcopy(backbone.network)
+    network = as_uvit(copy.deepcopy(backbone.network), "this benchmark")
     params = kind.initial(network, classes=0, seed=0)
     model = Prompted(network, params) if isinstance(kind, DeepPrompts) else with_peft(backbone, kind, params)
     dtype = PRECISIONS[resolve_precision(precision)]

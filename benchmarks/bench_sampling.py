@@ -22,6 +22,7 @@ from torch import Tensor
 
 from intarsia.audit import DigitNetwork, Digits, fit_digit_network, make_rejects, measure, split_digits
 from intarsia.backbone.precision import PRECISIONS
+from intarsia.backbone.uvit import as_uvit
 from intarsia.compartments import DeepPrompts, TrainSettings
 from intarsia.composition import CompartmentMember, CompositeDenoiser, Full, Result, SampleSettings, sample
 from intarsia.composition.member import Conditions
@@ -41,7 +42,7 @@ class PlainMember(StandIn):
     def x0_hat(self, x_t: Tensor, t: Tensor, labels: Conditions) -> Tensor:
         backbone, dtype = self.member.backbone, PRECISIONS[self.member.precision]
         prompts = {name: p.to(dtype) for name, p in self.member.compartment.params.items()}
-        network = backbone.network_in(self.member.precision)
+        network = as_uvit(backbone.network_in(self.member.precision), "this benchmark")
         predicted = plain_forward(network, prompts, x_t.to(dtype), t * backbone.time_scale).float()
         alpha, sigma = expand(backbone.schedule.alpha(t), x_t), expand(backbone.schedule.sigma(t), x_t)
         return to_x0(backbone.prediction, predicted, x_t, alpha, sigma)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from intarsia.backbone import UViT, build, resolve_precision
 from intarsia.backbone.precision import PRECISIONS
+from intarsia.backbone.uvit import as_uvit
 from intarsia.compartments.adapters import DeepPrompts
 from intarsia.compartments.pieces import Adapted
 
@@ -65,9 +66,10 @@ def main() -> None:
     torch.manual_seed(0)
     backbone = build(options.preset)
     fast = resolve_precision("auto")
+    networks = {p: as_uvit(backbone.network_in(p), "this benchmark") for p in dict.fromkeys(("float32", fast))}
     contenders = {
-        f"{name} {precision}": stepper(forward, backbone.network_in(precision), options.rows, PRECISIONS[precision])
-        for precision in dict.fromkeys(("float32", fast))
+        f"{name} {precision}": stepper(forward, network, options.rows, PRECISIONS[precision])
+        for precision, network in networks.items()
         for name, forward in (("plain", plain_forward), ("ours", ours))
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}

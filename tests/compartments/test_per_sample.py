@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from intarsia.backbone.backbone import label_rows
 from intarsia.backbone.uvit import Adaptation
 from intarsia.compartments.adapters import DeepPrompts, FullCopy, Kind, Lora, Parallel, TextPrompts
-from intarsia.compartments.draws import label_rows
 from intarsia.compartments.per_sample import SampleGradients, sample_gradients
 from intarsia.compartments.pieces import Adapted
 from intarsia.diffusion import keyed_normal

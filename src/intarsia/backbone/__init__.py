@@ -7,6 +7,7 @@ from intarsia.backbone.backbone import Backbone
 from intarsia.backbone.captions import CaptionReader, caption_reader
 from intarsia.backbone.conversion import convert_official
 from intarsia.backbone.latent_space import LatentSpace
+from intarsia.backbone.network import Network
 from intarsia.backbone.official import as_backbone, drop_label, infer_config, load_official, read_official
 from intarsia.backbone.optimizer import (
     OPTIMISERS,
@@ -16,10 +17,13 @@ from intarsia.backbone.optimizer import (
     set_lr,
     trapezoid,
 )
+from intarsia.backbone.pipeline import convert_pipeline
 from intarsia.backbone.precision import PRECISIONS, MasterParams, fastest_precision, resolve_precision
 from intarsia.backbone.presets import PRESETS, Preset, build
 from intarsia.backbone.pretrain import PretrainSettings, TrainStep, noised, pretrain, pretrain_autoencoder
+from intarsia.backbone.prompts import PromptEncoder
 from intarsia.backbone.text import MINILM, Prompt, TextEncoder, load_text_encoder
+from intarsia.backbone.unet import UNet, UNetConfig
 from intarsia.backbone.uvit import PLAIN, Adaptation, Plain, UViT, UViTConfig, attention, timestep_embedding
 
 __all__ = [
@@ -38,12 +42,16 @@ __all__ = [
     "KLConfig",
     "LatentSpace",
     "MasterParams",
+    "Network",
     "Plain",
     "Preset",
     "PretrainSettings",
     "Prompt",
+    "PromptEncoder",
     "TextEncoder",
     "TrainStep",
+    "UNet",
+    "UNetConfig",
     "UViT",
     "UViTConfig",
     "as_backbone",
@@ -52,6 +60,7 @@ __all__ = [
     "build_optimisers",
     "caption_reader",
     "convert_official",
+    "convert_pipeline",
     "drop_label",
     "fastest_precision",
     "infer_config",

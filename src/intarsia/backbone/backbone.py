@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
-from intarsia.backbone.autoencoder import Autoencoder
-from intarsia.backbone.autoencoder_kl import KLAutoencoder
-from intarsia.backbone.compact import pack, round_to_codes, unpack
+from intarsia.backbone.compact import pack, round_to_codes
 from intarsia.backbone.latent_space import LatentSpace
+from intarsia.backbone.network import Network
 from intarsia.backbone.precision import PRECISIONS
-from intarsia.backbone.uvit import PLAIN, Adaptation, UViT, UViTConfig
+from intarsia.backbone.prompts import PromptEncoder
+from intarsia.backbone.stored import (
+    AUTOENCODER_FILE,
+    NETWORK_FILE,
+    TEXT_FILE,
+    load_autoencoder,
+    load_network,
+    load_text,
+)
+from intarsia.backbone.uvit import PLAIN, Adaptation
 from intarsia.diffusion import Schedule, expand, schedule_from, to_x0
 from intarsia.digests import canonical_json, digest_of
-from intarsia.errors import CorruptError, IncompatibleError, SettingsError, UnknownName
-from intarsia.files import check_format, load_tensors, read_json, save_tensors, tensors_to_bytes, write_json
+from intarsia.errors import CorruptError, IncompatibleError, SettingsError
+from intarsia.files import (
+    check_format,
+    read_json,
+    save_tensors,
+    tensors_to_bytes,
+    write_atomic,
+    write_json,
+)
 
-NETWORK_FILE = "network.safetensors"
-AUTOENCODER_FILE = "autoencoder.safetensors"
 RECORD_FILE = "backbone.json"
 FORMAT = 1
 PICTURE_CHANNELS = (1, 3)
-LATENT_SPACES: Mapping[str, type[LatentSpace]] = MappingProxyType(
-    {kind.kind: kind for kind in (Autoencoder, KLAutoencoder)}
-)
 
 
 @dataclass(eq=False)
@@ -41,19 +50,21 @@ class Backbone:
 
     `network` predicts `prediction` (one of `diffusion.PREDICTIONS`) at timesteps `t * time_scale`. With `autoencoder`,
     images are `image_shape` and the network works on latents; without, on pixels. `labels` names the rows of the
-    network's label table, the null label excepted. `record` says how it was made.
+    network's label table, the null label excepted. `text` reads prompts for a network that takes text states. `record`
+    says how it was made.
 
     Raises:
         SettingsError: the parts do not fit each other.
     """
 
-    network: UViT
+    network: Network
     schedule: Schedule
     prediction: str = "v"
     time_scale: float = 1000.0
     labels: tuple[str, ...] = ()
     autoencoder: LatentSpace | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+    text: PromptEncoder | None = None
 
     def __post_init__(self) -> None:
         config = self.network.config
@@ -68,9 +79,20 @@ class Backbone:
                 f"the autoencoder makes latents {self.autoencoder.latent_shape}, the network takes {latent}; give the "
                 "autoencoder of the latents that the network was trained on"
             )
-        for module in (self.network, self.autoencoder):
-            if module is not None:
-                module.eval().requires_grad_(False)
+        if self.text is not None and self.text.dim != config.context_dim:
+            raise SettingsError(
+                f"the text encoder's states are {self.text.dim} wide, the network reads {config.context_dim}; give the "
+                "text encoder that the network was trained with"
+            )
+        for module in self._parts:
+            module.eval().requires_grad_(False)
+
+    @property
+    def _parts(self) -> list[nn.Module]:
+        """Everything with parameters."""
+        text = None if self.text is None else self.text.model
+        parts: tuple[nn.Module | None, ...] = (self.network, self.autoencoder, text)
+        return [part for part in parts if part is not None]
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -87,14 +109,14 @@ class Backbone:
         """(C, H, W) of what goes in and comes out: images, or the latents of an autoencoder outside."""
         return self.latent_shape if self.autoencoder is None else self.autoencoder.image_shape
 
-    def network_in(self, precision: str) -> UViT:
+    def network_in(self, precision: str) -> Network:
         """The network with its parameters in a precision; made once."""
         if precision not in self._networks:
             self._networks[precision] = copy.deepcopy(self.network).to(PRECISIONS[precision])
         return self._networks[precision]
 
     @cached_property
-    def _networks(self) -> dict[str, UViT]:
+    def _networks(self) -> dict[str, Network]:
         return {"float32": self.network}
 
     def x0_hat(
@@ -112,7 +134,8 @@ class Backbone:
         Args:
             x_t: (B, *latent_shape) float32.
             t: (B,) in [0, 1].
-            labels: (B,) rows of the label table; null where absent. Ignored by a backbone without labels.
+            labels: (B,) rows of the label table, or (B, tokens, dim) text states, as `context` gives them; null where
+                absent. Ignored by a backbone that takes neither.
             changed: parameters to use in place of the network's own, by name, in the same precision.
         Returns:
             (B, *latent_shape) float32.
@@ -126,7 +149,16 @@ class Backbone:
         alpha, sigma = (expand(c(t), x_t) for c in (self.schedule.alpha, self.schedule.sigma))
         return to_x0(self.prediction, predicted.float(), x_t, alpha, sigma)
 
+    def context(self, asked: Sequence[object]) -> Tensor | None:
+        """What the network is told of images that are asked for these labels or prompts, None for nothing.
+
+        Rows of the label table (B,), the null label's also for what it lacks; or text states (B, tokens, dim).
+        """
+        return label_rows(self.labels, asked) if self.text is None else self.text.context(asked)
+
     def _context(self, labels: Tensor | None, x_t: Tensor) -> Tensor | None:
+        if self.text is not None:
+            return self.text.context([None] * len(x_t)).to(x_t.device) if labels is None else labels
         if not self.labels:
             return None
         null = len(self.labels)
@@ -154,9 +186,8 @@ class Backbone:
     def compact(self) -> Backbone:
         """This backbone with its parameters rounded to a byte each, so that it ships in a quarter of the size."""
         other = copy.deepcopy(self)
-        for module in (other.network, other.autoencoder):
-            if module is not None:
-                round_to_codes(module)
+        for module in other._parts:
+            round_to_codes(module)
         other.changed()
         return other
 
@@ -164,6 +195,8 @@ class Backbone:
         """Drop what was computed from the parameters; to be called by whoever has changed them."""
         for cached in ("digests", "_part_digests", "digest", "_networks"):
             self.__dict__.pop(cached, None)
+        if self.text is not None:
+            self.text = replace(self.text)  # with nothing computed
 
     def settings(self) -> dict[str, Any]:
         """All that decides what the parameters mean, JSON-able."""
@@ -174,7 +207,7 @@ class Backbone:
             "time_scale": self.time_scale,
             "labels": list(self.labels),
             "autoencoder": self.autoencoder.settings() if self.autoencoder else None,
-        }
+        } | ({"text": self.text.settings()} if self.text else {})
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -193,6 +226,8 @@ class Backbone:
         }
         if self.autoencoder is not None:
             parts["latent_space"] = digest_of(tensors_to_bytes(self.autoencoder.state_dict()))
+        if self.text is not None:
+            parts["text_encoder"] = self.text.tensors_digest
         return parts
 
     @cached_property
@@ -206,6 +241,11 @@ class Backbone:
         files = {NETWORK_FILE: save_tensors(folder / NETWORK_FILE, pack(self.network.state_dict()))}
         if self.autoencoder is not None:
             files[AUTOENCODER_FILE] = save_tensors(folder / AUTOENCODER_FILE, pack(self.autoencoder.state_dict()))
+        if self.text is not None:
+            files[TEXT_FILE] = save_tensors(folder / TEXT_FILE, pack(self.text.tensors()))
+            for name, data in self.text.words.items():
+                write_atomic(folder / name, data)
+                files[name] = digest_of(data)
         record = {
             "format": FORMAT,
             "settings": self.settings(),
@@ -227,21 +267,15 @@ class Backbone:
         check_format(folder / RECORD_FILE, stored.get("format"), FORMAT)
         try:
             settings, files = stored["settings"], stored["files"]
-            network = UViT(UViTConfig(**settings["network"]))
-            network.load_state_dict(unpack(load_tensors(folder / NETWORK_FILE, digest=files[NETWORK_FILE])))
-            autoencoder = None
-            if settings["autoencoder"]:
-                autoencoder = _latent_space(settings["autoencoder"])
-                tensors = load_tensors(folder / AUTOENCODER_FILE, digest=files[AUTOENCODER_FILE])
-                autoencoder.load_state_dict(unpack(tensors))
             backbone = cls(
-                network,
+                load_network(settings["network"], folder, files),
                 schedule_from(settings["schedule"]),
                 prediction=settings["prediction"],
                 time_scale=settings["time_scale"],
                 labels=tuple(settings["labels"]),
-                autoencoder=autoencoder,
+                autoencoder=load_autoencoder(settings["autoencoder"], folder, files),
                 record=stored["record"],
+                text=load_text(settings.get("text"), folder, files),
             )
         except (KeyError, TypeError, ValueError, RuntimeError, SettingsError) as error:
             raise CorruptError(
@@ -254,9 +288,12 @@ class Backbone:
         return backbone
 
 
-def _latent_space(settings: dict[str, Any]) -> LatentSpace:
-    """Of a record; one without a kind is ours."""
-    kind = settings.get("kind", Autoencoder.kind)
-    if kind not in LATENT_SPACES:
-        raise UnknownName("kind of autoencoder", kind, LATENT_SPACES)
-    return LATENT_SPACES[kind].from_settings(settings)
+def label_rows(names: Sequence[str], labels: Sequence[object]) -> Tensor | None:
+    """Rows (B,) of a table with one row per name and a last one for "none", also for labels it lacks and for prompts.
+
+    None for an empty table.
+    """
+    if not names:
+        return None
+    place: dict[object, int] = {name: row for row, name in enumerate(names)}
+    return torch.tensor([place.get(label, len(names)) for label in labels])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from intarsia.backbone.backbone import Backbone
 from intarsia.backbone.text import Prompt, TextEncoder, load_text_encoder, pooled
+from intarsia.backbone.uvit import as_uvit
 from intarsia.errors import InputError, SettingsError
 
 # Cosines of MiniLM: 1 for a label's own name, .6 to .9 for its relatives, .2 for strangers. The name itself gets nearly
@@ -25,9 +26,10 @@ class CaptionReader:
     """
 
     def __init__(self, backbone: Backbone, encoder: TextEncoder):
-        self.encoder, self._dim = encoder, backbone.network.config.dim
+        network = as_uvit(backbone.network, "the adapter 'text'")
+        self.encoder, self._dim = encoder, network.config.dim
         self._names = encoder.pooled(backbone.labels) if backbone.labels else None
-        self._table = backbone.network.label_emb.weight if backbone.labels else None
+        self._table = network.label_emb.weight if backbone.labels else None
 
     def read(self, text: str, *, longest: int) -> Prompt:
         """A caption, cut after `longest` tokens."""

@@ -7,14 +7,20 @@ here knows of compartments: what a compartment changes arrives as an `Adaptation
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from intarsia.backbone.network import Network
 from intarsia.errors import SettingsError
+
+Layer = Callable[[Tensor], Tensor]
+TARGETS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "skip_linear")
+"""Layers of a block that LoRA may stand beside; the last one is there in the second half alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,10 @@ class UViTConfig:
         return (self.image_size // self.patch_size) ** 2
 
     @property
+    def tokens(self) -> int:
+        return self.extras + self.patches
+
+    @property
     def blocks(self) -> tuple[str, ...]:
         """Names of the blocks in the order in which they run."""
         half = self.depth // 2
@@ -87,14 +97,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class Adaptation(Protocol):
     """What a compartment does inside the forward of a backbone.
 
-    Names are those of the modules, `in_blocks.0.attn.qkv`.
+    Names are those of the modules, `in_blocks.0.attn.qkv`. A U-ViT asks for all four, a UNet for `linear` alone.
     """
 
     def enter(self, tokens: Tensor) -> Tensor:
         """The tokens (B, L, D) that the first block is given, in place of these."""
         ...
 
-    def linear(self, name: str, layer: nn.Linear, x: Tensor) -> Tensor:
+    def linear(self, name: str, layer: Layer, x: Tensor) -> Tensor:
         """Apply `layer` to x (B, L, in), with whatever the compartment adds to it; (B, L, out)."""
         ...
 
@@ -113,7 +123,7 @@ class Plain:
     def enter(self, tokens: Tensor) -> Tensor:
         return tokens
 
-    def linear(self, name: str, layer: nn.Linear, x: Tensor) -> Tensor:
+    def linear(self, name: str, layer: Layer, x: Tensor) -> Tensor:
         return layer(x)
 
     def attend(self, block: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -198,8 +208,12 @@ class PatchEmbed(nn.Module):
         return self.proj(x).flatten(2).transpose(1, 2)  # (B, patches, D)
 
 
-class UViT(nn.Module):
+class UViT(Network):
     """The network; see the module's docstring. Built for `config`, with the official initialisation."""
+
+    targets: ClassVar[tuple[str, ...]] = TARGETS
+    usual_targets: ClassVar[tuple[str, ...]] = TARGETS[:4]
+    config: UViTConfig
 
     def __init__(self, config: UViTConfig):
         super().__init__()
@@ -224,6 +238,12 @@ class UViT(nn.Module):
         if config.final_conv:
             self.final_layer = nn.Conv2d(config.channels, config.channels, 3, padding=1)
         self._initialise()
+
+    def linear_layers(self, targets: Sequence[str]) -> dict[str, nn.Linear]:
+        self.check_targets(targets)
+        modules = dict(self.named_modules())
+        wanted = [f"{block}.{target}" for block in self.config.blocks for target in targets]
+        return {name: layer for name in wanted if isinstance(layer := modules.get(name), nn.Linear)}
 
     def _initialise(self) -> None:
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
@@ -279,3 +299,14 @@ class UViT(nn.Module):
         size, side = self.config.patch_size, self.config.image_size // self.config.patch_size
         grid = patches.unflatten(1, (side, side)).unflatten(-1, (size, size, -1))  # (B, h, w, p, p, C)
         return grid.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+
+
+def as_uvit(network: Network, what: str) -> UViT:
+    """The network as a U-ViT, for what is made of its tokens and blocks.
+
+    Raises:
+        SettingsError: it is another network; `what` says what cannot be had of it.
+    """
+    if not isinstance(network, UViT):
+        raise SettingsError(f"{what} is made for a U-ViT, and this backbone's network is a {type(network).__name__}")
+    return network

@@ -1,4 +1,4 @@
-"""`intarsia convert`: a backbone from a published checkpoint."""
+"""`intarsia convert`: a backbone from a published checkpoint, or from a pipeline of Stable Diffusion."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from intarsia.cli.core import CORE_HELP, KEEP_HELP, CoreOptions
 from intarsia.cli.output import Output
-from intarsia.errors import counted
+from intarsia.errors import SettingsError, counted
 
 if TYPE_CHECKING:
     from intarsia.backbone import Backbone
@@ -49,8 +49,20 @@ class CheckpointOptions:
     ] = None
 
     def backbone(self, checkpoint: Path) -> Backbone:
-        from intarsia.backbone import convert_official
+        """What is made of a checkpoint's file, or of a pipeline's folder.
 
+        Raises:
+            SettingsError: an option that says how a file is read, and a folder.
+            As `convert_official` and `convert_pipeline`.
+        """
+        from intarsia.backbone import convert_official, convert_pipeline
+
+        if checkpoint.is_dir():
+            if given := [name for name, value in vars(self).items() if value is not None]:
+                raise SettingsError(
+                    f"{checkpoint} is a folder, and a pipeline says itself what it is made of; leave --{given[0]} out"
+                )
+            return convert_pipeline(checkpoint)
         return convert_official(
             checkpoint, digest=self.digest, autoencoder=self.autoencoder, heads=self.heads, process=self.process
         )
@@ -60,7 +72,8 @@ def convert(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="Checkpoint of the official U-ViT repository, .pth or .safetensors, without text.",
+            help="Checkpoint of the official U-ViT repository, .pth or .safetensors, without text; or the folder of a "
+            "Stable Diffusion pipeline as diffusers saves it.",
             metavar="CHECKPOINT",
             show_default=False,
         ),
@@ -78,7 +91,10 @@ def convert(
     ] = None,
     keep_samples: Annotated[int, typer.Option(help=KEEP_HELP)] = 2048,
 ) -> None:
-    """Make a package of an official U-ViT checkpoint, and of the autoencoder whose latents it was trained on.
+    """Make a package of an official U-ViT checkpoint with the autoencoder of its latents, or of a diffusers pipeline.
+
+    Of Stable Diffusion 1 and 2 the package holds UNet, text encoder and autoencoder: compartments of such a vault are
+    LoRA or full copies, trained on images with captions, and can be used in diffusers as well.
 
     The core is a public set of images such as the checkpoint was trained on, a thousand or more: the routers' basis
     is fitted to it, and sources that overlap with it are found. What the checkpoint has seen can never be forgotten.

@@ -147,8 +147,8 @@ class Motif:
     prompt: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to draw, in words, from compartments that were trained on captions (`train --adapter text`); "
-            "several, by repeating it, are given in turn."
+            help="What to draw, in words, from compartments that were trained on captions (`train --adapter text`, or "
+            "any on Stable Diffusion); several, by repeating it, are given in turn."
         ),
     ] = None
     text_encoder: Annotated[

@@ -38,8 +38,9 @@ class AdapterOptions:
     targets: Annotated[
         list[str] | None,
         typer.Option(
-            help="lora: layers that change: attn.qkv, attn.proj, mlp.fc1, mlp.fc2 (the default), skip_linear; with "
-            "commas between.",
+            help="lora: layers that change, with commas between. On a U-ViT attn.qkv, attn.proj, mlp.fc1, mlp.fc2 (the "
+            "default), skip_linear; on Stable Diffusion to_q, to_k, to_v, to_out.0 (the default), ff.net.0.proj, "
+            "ff.net.2.",
             rich_help_panel=_KIND,
         ),
     ] = None
@@ -100,7 +101,9 @@ class TrainOptions:
 
     steps: Annotated[int, typer.Option(help="Training steps of each compartment.")] = 600
     rows: Annotated[int, typer.Option(help="Images per step; on average, where training is private.")] = 64
-    lr: Annotated[float | None, typer.Option(help="Learning rate; without it the adapter kind's own.")] = None
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate; without it the adapter kind's own, on Stable Diffusion 0.0001.")
+    ] = None
     slices: Annotated[
         int, typer.Option(help="Slices in which samples join, so that forgetting one need not start afresh.")
     ] = 1

@@ -14,7 +14,9 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from intarsia.backbone.uvit import UViT
+from intarsia.backbone.network import Network
+from intarsia.backbone.unet import UNet
+from intarsia.backbone.uvit import UViT, UViTConfig, as_uvit
 from intarsia.checks import check_number, check_whole
 from intarsia.compartments.pieces import MOST, Params, Pieces, Shapes, prompt_keys_values
 from intarsia.compartments.text import TextPrompts
@@ -28,15 +30,15 @@ class AdapterKind(Protocol):
     name: ClassVar[str]
     default_lr: ClassVar[float]
 
-    def shapes(self, network: UViT, *, classes: int) -> Shapes:
+    def shapes(self, network: Network, *, classes: int) -> Shapes:
         """What there is to train."""
         ...
 
-    def initial(self, network: UViT, *, classes: int, seed: int) -> dict[str, Tensor]:
+    def initial(self, network: Network, *, classes: int, seed: int) -> dict[str, Tensor]:
         """Float32 tensors of these shapes to start training from, a function of shapes and seed alone."""
         ...
 
-    def pieces(self, network: UViT, params: Params) -> Pieces:
+    def pieces(self, network: Network, params: Params) -> Pieces:
         """The pieces; of prefix sets, one per class in order and the last for no class."""
         ...
 
@@ -44,31 +46,35 @@ class AdapterKind(Protocol):
 # Hu et al. 2021 (LoRA): W x + scale B A x, with A random and B zero
 @dataclass(frozen=True, kw_only=True)
 class Lora:
-    """Low-rank changes of the linear layers named in `targets`, in every block."""
+    """Low-rank changes of the linear layers named in `targets`, in every block; None leaves them to the network."""
 
     name: ClassVar[str] = "lora"
     default_lr: ClassVar[float] = 5e-3
     rank: int = 16
     scale: float = 1.0
-    targets: tuple[str, ...] = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    targets: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check_whole("rank", self.rank, most=MOST)
         check_number("scale", self.scale)
-        known = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "skip_linear")
+        if self.targets is None:
+            return
+        known = (*UViT.targets, *UNet.targets)
         if not self.targets or len(set(self.targets)) < len(self.targets):
             raise SettingsError(f"LoRA targets {list(self.targets)}: name at least one, each once")
         for target in self.targets:
             if target not in known:
                 raise UnknownName("LoRA target", target, known)
 
-    def layers(self, network: UViT) -> dict[str, nn.Linear]:
-        """The layers that are adapted, by full name."""
-        modules = dict(network.named_modules())
-        wanted = [f"{block}.{target}" for block in network.config.blocks for target in self.targets]
-        return {name: layer for name in wanted if isinstance(layer := modules.get(name), nn.Linear)}
+    def layers(self, network: Network) -> dict[str, nn.Linear]:
+        """The layers that are adapted, by full name.
 
-    def shapes(self, network: UViT, *, classes: int) -> Shapes:
+        Raises:
+            SettingsError: the network has no layers of one of these names.
+        """
+        return network.linear_layers(network.usual_targets if self.targets is None else self.targets)
+
+    def shapes(self, network: Network, *, classes: int) -> Shapes:
         shapes: Shapes = {}
         for name, layer in self.layers(network).items():
             shapes |= {
@@ -77,18 +83,18 @@ class Lora:
             }
         return shapes
 
-    def initial(self, network: UViT, *, classes: int, seed: int) -> dict[str, Tensor]:
+    def initial(self, network: Network, *, classes: int, seed: int) -> dict[str, Tensor]:
         params = {name: torch.zeros(shape) for name, shape in self.shapes(network, classes=classes).items()}
         for name, layer in self.layers(network).items():
             noise = keyed_normal((self.rank, layer.in_features), "lora", seed, name)
             params[f"{name}.lora_A"] = noise / layer.in_features**0.5
         return params
 
-    def pieces(self, network: UViT, params: Params) -> Pieces:
+    def pieces(self, network: Network, params: Params) -> Pieces:
         names = [name.removesuffix(".lora_A") for name in params if name.endswith(".lora_A")]
         return Pieces({name: (params[f"{name}.lora_A"], self.scale * params[f"{name}.lora_B"]) for name in names})
 
-    def merged(self, network: UViT, params: Params) -> dict[str, Tensor]:
+    def merged(self, network: Network, params: Params) -> dict[str, Tensor]:
         """The weights W + scale B A that a network without adapter would need to do the same."""
         pieces = self.pieces(network, params).low_rank
         return {f"{name}.weight": network.get_parameter(f"{name}.weight") + b @ a for name, (a, b) in pieces.items()}
@@ -111,21 +117,19 @@ class DeepPrompts:
     def __post_init__(self) -> None:
         check_whole("tokens", self.tokens, most=MOST)
 
-    def shapes(self, network: UViT, *, classes: int) -> Shapes:
-        sets = classes + 1 if self.per_class else 1
-        return {f"{block}.prompts": (sets, self.tokens, network.config.dim) for block in network.config.blocks}
+    def shapes(self, network: Network, *, classes: int) -> Shapes:
+        sets, config = classes + 1 if self.per_class else 1, _shape(self, network)
+        return {f"{block}.prompts": (sets, self.tokens, config.dim) for block in config.blocks}
 
-    def initial(self, network: UViT, *, classes: int, seed: int) -> dict[str, Tensor]:
+    def initial(self, network: Network, *, classes: int, seed: int) -> dict[str, Tensor]:
         return {
             name: keyed_normal(shape, "prompts", seed, name.removesuffix(".prompts"))
             for name, shape in self.shapes(network, classes=classes).items()
         }
 
-    def pieces(self, network: UViT, params: Params) -> Pieces:
-        blocks = network.config.blocks
-        return Pieces(
-            prefix={block: prompt_keys_values(network, block, params[f"{block}.prompts"]) for block in blocks}
-        )
+    def pieces(self, network: Network, params: Params) -> Pieces:
+        uvit = as_uvit(network, f"the adapter '{self.name}'")
+        return Pieces(prefix={b: prompt_keys_values(uvit, b, params[f"{b}.prompts"]) for b in uvit.config.blocks})
 
 
 # He et al. 2022 (parallel adapter): y + up relu(down x) + bias, beside the feed-forward
@@ -140,20 +144,20 @@ class Parallel:
     def __post_init__(self) -> None:
         check_whole("width", self.width, most=MOST)
 
-    def shapes(self, network: UViT, *, classes: int) -> Shapes:
-        dim = network.config.dim
-        each: Shapes = {"down": (self.width, dim), "up": (dim, self.width), "bias": (dim,)}
-        return {f"{block}.{name}": shape for block in network.config.blocks for name, shape in each.items()}
+    def shapes(self, network: Network, *, classes: int) -> Shapes:
+        config = _shape(self, network)
+        each: Shapes = {"down": (self.width, config.dim), "up": (config.dim, self.width), "bias": (config.dim,)}
+        return {f"{block}.{name}": shape for block in config.blocks for name, shape in each.items()}
 
-    def initial(self, network: UViT, *, classes: int, seed: int) -> dict[str, Tensor]:
+    def initial(self, network: Network, *, classes: int, seed: int) -> dict[str, Tensor]:
         params = {name: torch.zeros(shape) for name, shape in self.shapes(network, classes=classes).items()}
-        dim = network.config.dim
-        for block in network.config.blocks:
-            params[f"{block}.down"] = keyed_normal((self.width, dim), "parallel", seed, block) / dim**0.5
+        config = _shape(self, network)
+        for block in config.blocks:
+            params[f"{block}.down"] = keyed_normal((self.width, config.dim), "parallel", seed, block) / config.dim**0.5
         return params
 
-    def pieces(self, network: UViT, params: Params) -> Pieces:
-        blocks = network.config.blocks
+    def pieces(self, network: Network, params: Params) -> Pieces:
+        blocks = _shape(self, network).blocks
         return Pieces(branch={b: (params[f"{b}.down"], params[f"{b}.up"], params[f"{b}.bias"]) for b in blocks})
 
 
@@ -164,14 +168,19 @@ class FullCopy:
     name: ClassVar[str] = "full"
     default_lr: ClassVar[float] = 3e-4
 
-    def shapes(self, network: UViT, *, classes: int) -> Shapes:
+    def shapes(self, network: Network, *, classes: int) -> Shapes:
         return {name: tuple(p.shape) for name, p in network.named_parameters()}
 
-    def initial(self, network: UViT, *, classes: int, seed: int) -> dict[str, Tensor]:
+    def initial(self, network: Network, *, classes: int, seed: int) -> dict[str, Tensor]:
         return {name: p.detach().float().clone() for name, p in network.named_parameters()}
 
-    def pieces(self, network: UViT, params: Params) -> Pieces:
+    def pieces(self, network: Network, params: Params) -> Pieces:
         return Pieces()
+
+
+def _shape(kind: AdapterKind, network: Network) -> UViTConfig:
+    """The shape of a U-ViT, for kinds that add to its blocks; raises SettingsError for another network."""
+    return as_uvit(network, f"the adapter '{kind.name}'").config
 
 
 Kind = Lora | DeepPrompts | Parallel | TextPrompts | FullCopy

@@ -9,7 +9,8 @@ compartment.json            what it was trained on, with, and how; digests of th
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from intarsia.backbone.backbone import Backbone
+from intarsia.backbone.uvit import UViT
 from intarsia.compartments.adapters import Kind, Lora, adapter_from, adapter_settings
 from intarsia.digests import canonical_json, digest_of
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
@@ -45,6 +47,7 @@ BACKBONE_PARTS = {
     "network": "network",
     "process": "forward process",
     "latent_space": "latent space",
+    "text_encoder": "text encoder",
     "convention": "convention (shapes, prediction, time scale or labels)",
 }
 
@@ -172,7 +175,9 @@ class Compartment:
 
 
 def peft_config(lora: Lora) -> dict[str, Any]:
-    """The `adapter_config.json` with which plain peft loads the adapter onto a U-ViT."""
+    """The `adapter_config.json` with which plain peft loads the adapter onto a U-ViT or a UNet."""
+    targets = lora.targets or UViT.usual_targets
+    in_blocks = r"(in_blocks\.\d+|mid_block|out_blocks\.\d+)\.(" + "|".join(re.escape(t) for t in targets) + ")"
     return {
         "base_model_name_or_path": None,
         "bias": "none",
@@ -184,17 +189,15 @@ def peft_config(lora: Lora) -> dict[str, Any]:
         "modules_to_save": None,
         "peft_type": "LORA",
         "r": lora.rank,
-        "target_modules": r"(in_blocks\.\d+|mid_block|out_blocks\.\d+)\.("
-        + "|".join(t.replace(".", r"\.") for t in lora.targets)
-        + ")",
+        "target_modules": in_blocks if set(targets) <= set(UViT.targets) else list(targets),
         "task_type": None,
         "use_rslora": False,
     }
 
 
-def environment(*, precision: str, threads: int, text: bool = False) -> dict[str, Any]:
-    """What the bytes of a training run depend on besides its inputs; `text` says that it reads captions."""
-    return ({"transformers": metadata.version("transformers")} if text else {}) | {
+def environment(*, precision: str, threads: int, packages: Sequence[str] = ()) -> dict[str, Any]:
+    """What the bytes of a training run depend on besides its inputs; `packages` are those needed beyond torch."""
+    return {name: metadata.version(name) for name in packages} | {
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),

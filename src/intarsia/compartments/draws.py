@@ -14,7 +14,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from intarsia.backbone.text import Prompt
 from intarsia.diffusion import keyed_generator
 
 Words = npt.NDArray[np.uint64]
@@ -71,14 +70,3 @@ def draw_noise(ids: Sequence[str], seed: int, step: int, shape: Sequence[int]) -
         coin.append(b)
         eps.append(generator.standard_normal(tuple(shape), dtype=np.float32))
     return Draws(torch.tensor(t, dtype=torch.float32), torch.from_numpy(np.stack(eps)), torch.tensor(coin))
-
-
-def label_rows(names: Sequence[str], labels: Sequence[str | Prompt | None]) -> Tensor | None:
-    """Rows (B,) of a table with one row per name and a last one for "none", also for labels it lacks and for prompts.
-
-    None for an empty table.
-    """
-    if not names:
-        return None
-    place: dict[object, int] = {name: row for row, name in enumerate(names)}
-    return torch.tensor([place.get(label, len(names)) for label in labels])

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from intarsia.backbone.network import Network
 from intarsia.backbone.text import Prompt
-from intarsia.backbone.uvit import Adaptation, UViT, attention
+from intarsia.backbone.uvit import Adaptation, Layer, as_uvit, attention
 from intarsia.compartments.adapters import DeepPrompts, FullCopy, Kind, Lora, Parallel
 from intarsia.compartments.pieces import prompt_keys_values
 from intarsia.compartments.text import TextPrompts
@@ -64,7 +65,7 @@ def _wide(x: Tensor) -> Tensor:
 
 def sample_gradients(
     kind: Kind,
-    network: UViT,
+    network: Network,
     params: Mapping[str, Tensor],
     losses: Callable[[Adaptation], Tensor],
     *,
@@ -113,20 +114,21 @@ def _copies(kind: Kind, params: Mapping[str, Tensor], samples: int, sets: Tensor
 
 
 def _adaptation(
-    kind: Kind, network: UViT, copies: Mapping[str, Tensor], captions: Sequence[Prompt | None]
+    kind: Kind, network: Network, copies: Mapping[str, Tensor], captions: Sequence[Prompt | None]
 ) -> Adaptation:
     if isinstance(kind, Lora):
         return _PerSample(low_rank=copies, scale=kind.scale)
     if isinstance(kind, Parallel):
         return _PerSample(branch=copies)
-    blocks = network.config.blocks
+    uvit = as_uvit(network, f"the adapter '{kind.name}'")
+    blocks = uvit.config.blocks
     if not isinstance(kind, TextPrompts):
-        return _PerSample(prefix={b: prompt_keys_values(network, b, copies[f"{b}.prompts"]) for b in blocks})
+        return _PerSample(prefix={b: prompt_keys_values(uvit, b, copies[f"{b}.prompts"]) for b in blocks})
     into, bias = copies["text.map"], copies["text.bias"]
     told = torch.baddbmm(bias[:, None], kind.padded(captions).to(into), into.mT)
     prompts = {b: torch.cat([copies[f"{b}.prompts"][:, 0], told], dim=1) for b in blocks}
     lead = torch.stack([told.new_zeros(told.shape[-1]) if c is None else c.lead.to(told) for c in captions])
-    return _PerSample(prefix={b: prompt_keys_values(network, b, prompts[b]) for b in blocks}, branch=copies, lead=lead)
+    return _PerSample(prefix={b: prompt_keys_values(uvit, b, prompts[b]) for b in blocks}, branch=copies, lead=lead)
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class _PerSample:
         first = self.lead.repeat_interleave(len(tokens) // len(self.lead), dim=0)[:, None]
         return tokens + F.pad(first, (0, 0, 0, tokens.shape[1] - 1))
 
-    def linear(self, name: str, layer: nn.Linear, x: Tensor) -> Tensor:
+    def linear(self, name: str, layer: Layer, x: Tensor) -> Tensor:
         y = layer(x)
         if self.low_rank is None or f"{name}.lora_A" not in self.low_rank:
             return y

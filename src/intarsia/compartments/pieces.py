@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from intarsia.backbone.uvit import Block, UViT, attention
+from intarsia.backbone.uvit import Block, Layer, UViT, attention
 from intarsia.errors import SettingsError
 
 Params = Mapping[str, Tensor]
@@ -79,7 +79,7 @@ class Adapted:
                 tokens = _add(tokens, rows, first)
         return tokens
 
-    def linear(self, name: str, layer: nn.Linear, x: Tensor) -> Tensor:
+    def linear(self, name: str, layer: Layer, x: Tensor) -> Tensor:
         y = layer(x)
         if not any(name in pieces.low_rank for pieces, _ in self._groups):
             return y

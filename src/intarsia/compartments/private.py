@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from intarsia.backbone.backbone import label_rows
 from intarsia.backbone.pretrain import noised
 from intarsia.backbone.uvit import Adaptation
 from intarsia.compartments.accounting import Mechanism, Privacy
-from intarsia.compartments.draws import draw_noise, label_rows
+from intarsia.compartments.draws import draw_noise
 from intarsia.compartments.per_sample import SampleGradients, sample_gradients
 from intarsia.compartments.secret import Noise
 from intarsia.compartments.text import TextPrompts

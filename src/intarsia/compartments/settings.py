@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from intarsia.backbone.network import Network
 from intarsia.backbone.precision import resolve_precision
 from intarsia.checks import check_number, check_seed, check_whole
 from intarsia.compartments.accounting import Privacy
@@ -19,7 +20,8 @@ MOST_THREADS = 1024  # far beyond, the thread library itself breaks down
 class TrainSettings:
     """How one compartment is trained. Nothing here depends on how many samples there are.
 
-    `rows` images make a step; `slices` splits the steps evenly; `lr` None takes the adapter kind's own. `threads` None
+    `rows` images make a step; `slices` splits the steps evenly; `lr` None takes the network's own, or else the
+    adapter kind's. `threads` None
     keeps the process's number; the number used is recorded, as the bytes depend on it. With `privacy`, `rows` is the
     number of images in a step on average, and everything that is learned is differentially private.
     """
@@ -72,6 +74,18 @@ class TrainSettings:
     def first_lr(self) -> float:
         """The learning rate after warming up."""
         return self.adapter.default_lr if self.lr is None else self.lr
+
+    def on(self, network: Network) -> TrainSettings:
+        """With what was left open as this network has it: LoRA's layers, and the learning rate.
+
+        Raises:
+            SettingsError: the adapter cannot be had on this network.
+        """
+        adapter = self.adapter
+        if isinstance(adapter, Lora) and adapter.targets is None:
+            adapter = replace(adapter, targets=network.usual_targets)
+        adapter.shapes(network, classes=0)  # which refuses
+        return replace(self, adapter=adapter, lr=network.usual_lr if self.lr is None else self.lr)
 
     def settings(self) -> dict[str, Any]:
         """JSON-able; nothing is said of privacy where there is none."""

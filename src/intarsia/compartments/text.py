@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from intarsia.backbone.network import Network
 from intarsia.backbone.text import MINILM, MINILM_DIGEST, MINILM_DIM, Prompt, TextEncoder
-from intarsia.backbone.uvit import UViT
+from intarsia.backbone.uvit import as_uvit
 from intarsia.checks import check_whole
 from intarsia.compartments.pieces import MOST, Params, Pieces, Shapes, prompt_keys_values
 from intarsia.diffusion import keyed_normal
@@ -43,42 +44,45 @@ class TextPrompts:
         for name in ("tokens", "width", "length", "states"):
             check_whole(name, getattr(self, name), most=MOST)
 
-    def shapes(self, network: UViT, *, classes: int) -> Shapes:
-        dim = network.config.dim
+    def shapes(self, network: Network, *, classes: int) -> Shapes:
+        config = as_uvit(network, f"the adapter '{self.name}'").config
+        dim = config.dim
         shapes: Shapes = {"text.map": (dim, self.states), "text.bias": (dim,)}
         each: Shapes = {"prompts": (1, self.tokens, dim), "down": (self.width, dim), "up": (dim, self.width)}
         each["bias"] = (dim,)
-        return shapes | {f"{block}.{name}": shape for block in network.config.blocks for name, shape in each.items()}
+        return shapes | {f"{block}.{name}": shape for block in config.blocks for name, shape in each.items()}
 
-    def initial(self, network: UViT, *, classes: int, seed: int) -> dict[str, Tensor]:
+    def initial(self, network: Network, *, classes: int, seed: int) -> dict[str, Tensor]:
         """The feed-forward's branch adds nothing at first; prompts and caption tokens are there at once."""
-        scales = {"map": self.states**-0.5, "prompts": _SMALL, "down": network.config.dim**-0.5}
+        dim = as_uvit(network, f"the adapter '{self.name}'").config.dim
+        scales = {"map": self.states**-0.5, "prompts": _SMALL, "down": dim**-0.5}
         params = {}
         for name, shape in self.shapes(network, classes=classes).items():
             scale = scales.get(name.rpartition(".")[2])
             params[name] = torch.zeros(shape) if scale is None else scale * keyed_normal(shape, "text", seed, name)
         return params
 
-    def pieces(self, network: UViT, params: Params) -> Pieces:
+    def pieces(self, network: Network, params: Params) -> Pieces:
         """What does not depend on captions; no image is ever adapted by it alone, but by `captioned`."""
-        blocks = network.config.blocks
+        uvit = as_uvit(network, f"the adapter '{self.name}'")
+        blocks = uvit.config.blocks
         return Pieces(
-            prefix={block: prompt_keys_values(network, block, params[f"{block}.prompts"]) for block in blocks},
+            prefix={block: prompt_keys_values(uvit, block, params[f"{block}.prompts"]) for block in blocks},
             branch={b: (params[f"{b}.down"], params[f"{b}.up"], params[f"{b}.bias"]) for b in blocks},
         )
 
-    def captioned(self, network: UViT, params: Params, pieces: Pieces, captions: Sequence[Prompt | None]) -> Pieces:
+    def captioned(self, network: Network, params: Params, pieces: Pieces, captions: Sequence[Prompt | None]) -> Pieces:
         """`pieces` with the prefix sets and leads of S captions, in their order; None is the null caption."""
-        like = params["text.map"]
+        like, uvit = params["text.map"], as_uvit(network, f"the adapter '{self.name}'")
         tokens = F.linear(self.padded(captions).to(like), like, params["text.bias"])  # (S, length, D)
         prefix = {}
         for block, fixed in pieces.prefix.items():
-            told = prompt_keys_values(network, block, tokens)
+            told = prompt_keys_values(uvit, block, tokens)
             keys, values = (
                 torch.cat([a.expand(len(b), -1, -1, -1), b], dim=2) for a, b in zip(fixed, told, strict=True)
             )
             prefix[block] = keys, values
-        zero = like.new_zeros(network.config.dim)
+        zero = like.new_zeros(uvit.config.dim)
         lead = torch.stack([zero if caption is None else caption.lead.to(like) for caption in captions])
         return replace(pieces, prefix=prefix, lead=lead)
 

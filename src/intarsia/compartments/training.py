@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from intarsia.backbone.backbone import Backbone
+from intarsia.backbone.backbone import Backbone, label_rows
 from intarsia.backbone.optimizer import trapezoid
 from intarsia.backbone.precision import PRECISIONS, resolve_precision
 from intarsia.backbone.pretrain import noised
@@ -24,7 +24,7 @@ from intarsia.backbone.text import Prompt
 from intarsia.backbone.uvit import Adaptation
 from intarsia.checks import check_whole
 from intarsia.compartments.adapters import FullCopy
-from intarsia.compartments.draws import Words, draw_noise, draw_rows, label_rows, sample_keys
+from intarsia.compartments.draws import Words, draw_noise, draw_rows, sample_keys
 from intarsia.compartments.pieces import Adapted
 from intarsia.compartments.private import PrivateSteps
 from intarsia.compartments.settings import TrainSettings
@@ -35,6 +35,9 @@ from intarsia.files import load_sealed, sealed_to_bytes, write_atomic
 
 Keep = Callable[[str, bytes], None]
 """Who keeps the checkpoints of a training that has no folder here: called with the name and the bytes of each."""
+
+Shown = Sequence[str | Prompt | None]
+"""What the network is told that each image shows: a label, a caption, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class TrainData:
     """What one source gives its compartment: latents (N, *latent_shape) with ids and labels in the same order.
 
     `batches` says with which extension each sample came (none: all with the base), `risky` which are likely to leave.
-    `captions` are read by the adapter that takes them.
+    `captions` are read by the adapter that takes them, and by a network that reads text.
     """
 
     name: str
@@ -99,6 +102,7 @@ class Trainee:
     ):
         if (settings.privacy is None) != (private is None):
             raise SettingsError("what is to be trained privately needs PrivateSteps, and nothing else does")
+        settings = settings.on(backbone.network)
         self.backbone, self.data, self.settings, self.folder = backbone, data, settings, folder
         self.private, self._keep = private, keep
         self.dtype = PRECISIONS[resolve_precision(settings.precision)]
@@ -169,22 +173,24 @@ class Trainee:
     def _forward(self, params: dict[str, Tensor], x_t: Tensor, t: Tensor, shown: Sequence[int | None]) -> Tensor:
         """The network's prediction, told the label or the caption of the samples in `shown`, and nothing for None."""
         adapter, data = self.settings.adapter, self.data
+        captions = [None if k is None or not data.captions else data.captions[k] for k in shown]
         if isinstance(adapter, TextPrompts):
-            captions = [None if k is None or not data.captions else data.captions[k] for k in shown]
             pieces = adapter.captioned(self.network, params, adapter.pieces(self.network, params), captions)
             return self.predicted(Adapted([(pieces, len(x_t))]), x_t, t, [None] * len(x_t))
         labels = [None if k is None else data.labels[k] for k in shown]
+        told: Shown = labels if self.backbone.text is None else captions
         if isinstance(adapter, FullCopy):
-            return torch.func.functional_call(self.network, params, self._arguments(x_t, t, labels))
+            return torch.func.functional_call(self.network, params, self._arguments(x_t, t, told))
         pieces = adapter.pieces(self.network, params).of_rows(label_rows(self.data.classes, labels))
-        return self.predicted(Adapted([(pieces, len(x_t))]), x_t, t, labels)
+        return self.predicted(Adapted([(pieces, len(x_t))]), x_t, t, told)
 
-    def predicted(self, adaptation: Adaptation, x_t: Tensor, t: Tensor, labels: Sequence[str | None]) -> Tensor:
-        """What the network says of x_t (B, ...) at t (B,) with these labels, under an adaptation."""
-        return self.network(*self._arguments(x_t, t, labels), adaptation=adaptation)
+    def predicted(self, adaptation: Adaptation, x_t: Tensor, t: Tensor, shown: Shown) -> Tensor:
+        """What the network says of x_t (B, ...) at t (B,), told of these labels or captions, under an adaptation."""
+        answer: Tensor = self.network(*self._arguments(x_t, t, shown), adaptation=adaptation)
+        return answer
 
-    def _arguments(self, x_t: Tensor, t: Tensor, labels: Sequence[str | None]) -> tuple[Tensor, Tensor, Tensor | None]:
-        return x_t.to(self.dtype), t * self.backbone.time_scale, label_rows(self.backbone.labels, labels)
+    def _arguments(self, x_t: Tensor, t: Tensor, shown: Shown) -> tuple[Tensor, Tensor, Tensor | None]:
+        return x_t.to(self.dtype), t * self.backbone.time_scale, self.backbone.context(shown)
 
     def save(self, name: str = "state") -> None:
         """Write all that the next step depends on.

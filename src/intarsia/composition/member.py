@@ -9,13 +9,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from intarsia.backbone.backbone import Backbone
+from intarsia.backbone.backbone import Backbone, label_rows
 from intarsia.backbone.precision import PRECISIONS, resolve_precision
 from intarsia.backbone.text import Prompt
 from intarsia.backbone.uvit import PLAIN, Adaptation
 from intarsia.compartments.adapters import DeepPrompts, FullCopy, Lora
 from intarsia.compartments.compartment import Compartment
-from intarsia.compartments.draws import label_rows
 from intarsia.compartments.pieces import Adapted, Pieces
 from intarsia.compartments.text import TextPrompts
 from intarsia.errors import CorruptError
@@ -59,6 +58,13 @@ class Member(Protocol):
     def x0_hat(self, x_t: Tensor, t: Tensor, labels: Conditions) -> Tensor:
         """E[x0 | x_t, label] under this source alone: x_t (B, ...), t (B,), one label or None per image -> (B, ...)."""
         ...
+
+
+def knows(backbone: Backbone, label: str | Prompt) -> bool:
+    """Whether a backbone's network can be told this by itself."""
+    if isinstance(label, Prompt):
+        return backbone.text is not None and label.encoder == backbone.text.digest
+    return label in backbone.labels
 
 
 def shares_of(members: Sequence[Member]) -> list[LabelShares]:
@@ -109,7 +115,7 @@ class CompartmentMember:
     @property
     def reads(self) -> bool:
         """Whether it is asked in words."""
-        return isinstance(self.compartment.adapter, TextPrompts)
+        return self.backbone.text is not None or isinstance(self.compartment.adapter, TextPrompts)
 
     @property
     def nbytes(self) -> int:
@@ -141,7 +147,8 @@ class CompartmentMember:
         """
         adapter = self.compartment.adapter
         if isinstance(label, Prompt):
-            return isinstance(adapter, TextPrompts) and adapter.digest == label.encoder
+            reads = isinstance(adapter, TextPrompts) and adapter.digest == label.encoder
+            return reads or knows(self.backbone, label)
         if isinstance(adapter, TextPrompts):  # it was trained without labels
             return self.classes.get(label) == self.count
         prompted = isinstance(adapter, DeepPrompts) and adapter.per_class and label in self._names
@@ -164,10 +171,10 @@ class CompartmentMember:
         sets = adapter.captioned(network, self._working, self._pieces, list(place))
         return sets.of_rows(torch.tensor([place[caption] for caption in captions]))
 
-    def label_rows(self, labels: Conditions) -> Tensor | None:
-        """Rows of the backbone's label table; the null label for an adapter that was trained under it."""
+    def context(self, labels: Conditions) -> Tensor | None:
+        """What the network is told; the null label for an adapter that was trained under it."""
         blind = isinstance(self.compartment.adapter, TextPrompts)
-        return label_rows(self.backbone.labels, [None] * len(labels) if blind else labels)
+        return self.backbone.context([None] * len(labels) if blind else labels)
 
     @torch.no_grad()
     def x0_hat(self, x_t: Tensor, t: Tensor, labels: Conditions) -> Tensor:
@@ -175,7 +182,7 @@ class CompartmentMember:
         return self.backbone.x0_hat(
             x_t,
             t,
-            self.label_rows(labels),
+            self.context(labels),
             adaptation=adaptation,
             precision=self.precision,
             changed=self._changed,
@@ -192,9 +199,9 @@ class BackboneMember:
         self.backbone, self.count, self.precision = backbone, count, resolve_precision(precision)
 
     def conditions(self, label: str | Prompt) -> bool:
-        """By the backbone's label table."""
-        return label in self.backbone.labels
+        """By the backbone's label table, or its text encoder."""
+        return knows(self.backbone, label)
 
     @torch.no_grad()
     def x0_hat(self, x_t: Tensor, t: Tensor, labels: Conditions) -> Tensor:
-        return self.backbone.x0_hat(x_t, t, label_rows(self.backbone.labels, labels), precision=self.precision)
+        return self.backbone.x0_hat(x_t, t, self.backbone.context(labels), precision=self.precision)

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from intarsia.backbone.precision import PRECISIONS
 from intarsia.backbone.text import Prompt
-from intarsia.compartments.draws import label_rows
-from intarsia.composition.member import CompartmentMember, Conditions
+from intarsia.composition.member import CompartmentMember, Conditions, knows
 from intarsia.errors import IncompatibleError
 
 
@@ -56,14 +55,14 @@ class Soup:
         self._changed = {name: torch.as_tensor(average).to(dtype) for name, average in averages.items()}
 
     def conditions(self, label: str | Prompt) -> bool:
-        return label in self._backbone.labels
+        return knows(self._backbone, label)
 
     @torch.no_grad()
     def x0_hat(self, x_t: Tensor, t: Tensor, labels: Conditions) -> Tensor:
         return self._backbone.x0_hat(
             x_t,
             t,
-            label_rows(self._backbone.labels, labels),
+            self._backbone.context(labels),
             precision=self._precision,
             changed=self._changed,
         )

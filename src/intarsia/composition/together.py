@@ -31,8 +31,7 @@ class Asked:
         """How many tokens its forward has; 0 for a member that cannot share one."""
         if not isinstance(self.member, CompartmentMember) or not self.member.shares:
             return 0
-        config = self.member.backbone.network.config
-        return len(self.x_t) * (config.extras + config.patches)
+        return len(self.x_t) * self.member.backbone.network.config.tokens
 
 
 def x0_hats(asked: Sequence[Asked]) -> list[Tensor]:
@@ -53,7 +52,7 @@ def _in_one_forward(asked: Sequence[Asked]) -> list[Tensor]:
     backbone, precision = members[0].backbone, members[0].precision
     assert all(member.backbone.digests == backbone.digests and member.precision == precision for member in members)
     rows = [len(one.x_t) for one in asked]
-    known = [member.label_rows(one.labels) for member, one in zip(members, asked, strict=True)]
+    known = [member.context(one.labels) for member, one in zip(members, asked, strict=True)]
     groups = [(member.pieces(one.labels), len(one.x_t)) for member, one in zip(members, asked, strict=True)]
     together = backbone.x0_hat(
         torch.cat([one.x_t for one in asked]),

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from intarsia.backbone.backbone import Backbone
-from intarsia.backbone.uvit import timestep_embedding
+from intarsia.backbone.uvit import as_uvit, timestep_embedding
 from intarsia.checks import check_number, check_seed, check_whole
 from intarsia.diffusion import keyed_generator, keyed_normal
 from intarsia.errors import SettingsError
@@ -74,10 +74,19 @@ class HeadSettings:
 @torch.no_grad()
 def mid_features(backbone: Backbone, x_t: Tensor, t: Tensor, *, precision: str = "float32") -> Tensor:
     """Tokens after the backbone's middle block, for x_t (B, *latent_shape) at times t (B,): (B, L, D) float32."""
-    network = backbone.network_in(precision)
+    network = as_uvit(backbone.network_in(precision), "a router on the backbone's features")
     context = torch.full((len(x_t),), len(backbone.labels), device=x_t.device) if backbone.labels else None
     tokens = network.embed(x_t.to(network.pos_embed.dtype), t * backbone.time_scale, context)
     return network.encode(tokens)[0].float()
+
+
+def feature_dim(backbone: Backbone) -> int:
+    """Width D of the tokens that `mid_features` gives.
+
+    Raises:
+        SettingsError: the network has none.
+    """
+    return as_uvit(backbone.network, "a router on the backbone's features").config.dim
 
 
 def initial_params(dim: int, outputs: int, settings: HeadSettings) -> Params:

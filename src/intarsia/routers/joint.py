@@ -12,7 +12,16 @@ from torch.nn import functional as F
 
 from intarsia.backbone.backbone import Backbone
 from intarsia.errors import SettingsError, UnknownName
-from intarsia.routers.heads import HeadSettings, Params, check_latents, draw, fit_head, logits, mid_features
+from intarsia.routers.heads import (
+    HeadSettings,
+    Params,
+    check_latents,
+    draw,
+    feature_dim,
+    fit_head,
+    logits,
+    mid_features,
+)
 from intarsia.routers.part import SampleSet
 
 
@@ -66,7 +75,7 @@ class JointClassifier:
             losses = [-F.log_softmax(rows, 1)[:, place].mean() for place, rows in enumerate(per_source)]
             return torch.stack(losses).mean()
 
-        return cls(fit_head(backbone.network.config.dim, len(members), settings, loss_of), names, backbone)
+        return cls(fit_head(feature_dim(backbone), len(members), settings, loss_of), names, backbone)
 
     # With as many images of each source in the loss, logit_i = log p_t^i(x_t) + a number that all sources share
     @torch.no_grad()

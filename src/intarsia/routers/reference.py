@@ -23,6 +23,7 @@ from intarsia.routers.heads import (
     check_latents,
     draw,
     draw_core,
+    feature_dim,
     fit_head,
     logits,
     mid_features,
@@ -81,7 +82,7 @@ class ReferencePart:
         def loss_of(params: Params, step: int) -> Tensor:
             return reference_loss(*_both_sides(params, fitted, backbone, settings, step)[:2], settings.odds)
 
-        params = fit_head(backbone.network.config.dim, 1, settings, loss_of)
+        params = fit_head(feature_dim(backbone), 1, settings, loss_of)
         calibration = identity(settings.bins) if held is None else _calibration(params, held, backbone, settings)
         return cls(params, calibration, backbone.digest, settings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from intarsia.backbone import Backbone, Prompt, caption_reader
 from intarsia.compartments import Compartment, TextPrompts, TrainData
@@ -29,15 +30,19 @@ def check_captions(name: str, manifest: Manifest, adapter: TextPrompts, backbone
 
 
 def with_captions(data: TrainData, source: Source, backbone: Backbone, adapter: Kind) -> TrainData:
-    """The data with its captions' token states, if the adapter reads them; a caption is encoded once, and by itself.
+    """The data with its captions' token states, if network or adapter read them; each is encoded once, and by itself.
 
     They live as long as the training, and are written nowhere: there is nothing of them to forget.
     """
-    if not isinstance(adapter, TextPrompts):
+    if backbone.text is not None:
+        encode = backbone.text.read_caption
+    elif isinstance(adapter, TextPrompts):
+        reader = caption_reader(backbone, adapter.encoder, digest=adapter.digest)
+        encode = partial(reader.read, longest=adapter.length)
+    else:
         return data
-    reader = caption_reader(backbone, adapter.encoder, digest=adapter.digest)
     texts = [_text(sample.text) for sample in source.manifest]
-    read = {text: reader.read(text, longest=adapter.length) for text in dict.fromkeys(texts) if text is not None}
+    read = {text: encode(text) for text in dict.fromkeys(texts) if text is not None}
     return replace(data, captions=[None if text is None else read[text] for text in texts])
 
 
@@ -55,6 +60,10 @@ def read_prompts(
         InputError: a prompt is empty, or longer than one of the compartments reads.
         MissingExtra, CorruptError: the encoder cannot be had.
     """
+    if backbone.text is not None:
+        if encoder is not None:
+            raise SettingsError(f"this backbone reads prompts with a text encoder of its own, not with {encoder}")
+        return [backbone.text.ask(text) for text in texts]
     adapters = {each.name: each.adapter for each in compartments}
     reading = {name: adapter for name, adapter in adapters.items() if isinstance(adapter, TextPrompts)}
     deaf = sorted(adapters.keys() - reading.keys())

@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from intarsia.backbone import Backbone
-from intarsia.backbone.backbone import AUTOENCODER_FILE, NETWORK_FILE
 from intarsia.backbone.backbone import RECORD_FILE as BACKBONE_FILE
+from intarsia.backbone.stored import FILES as BACKBONE_FILES
 from intarsia.data import Manifest, Sample, Source, to_float, to_uint8
 from intarsia.data.images import Pixels
 from intarsia.data.source import hash_fraction
@@ -207,7 +207,7 @@ def package_files(package: Path) -> dict[str, list[str]]:
     """
     backbone, core = read_json(package / BACKBONE / BACKBONE_FILE), read_core(package).record
     return {
-        BACKBONE: [BACKBONE_FILE, *(name for name in (NETWORK_FILE, AUTOENCODER_FILE) if name in backbone["files"])],
+        BACKBONE: [BACKBONE_FILE, *(name for name in BACKBONE_FILES if name in backbone["files"])],
         CORE: [CORE_FILE, *(name for name in (BASIS_FILE, FINGERPRINTS_FILE, SAMPLES_FILE) if name in core["files"])],
     }
 

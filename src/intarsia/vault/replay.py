@@ -10,6 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from intarsia.backbone import Backbone
 from intarsia.compartments import Compartment, TrainStep, train
 from intarsia.compartments.compartment import RECORD_FILE
 from intarsia.digests import code_digest, digest_of
@@ -124,7 +125,7 @@ def _again(opening: Opening, about: Mapping[str, Any], shelf: Shelf, runs: Runs)
         if not _is_held(record, name, shelf):  # what was forgotten meanwhile is not to be trained on any more
             return Replay(name, CHANGED, expected)
     found = _digest(compartment_of(trainee, runs.core, record), slices)
-    differing = _differing(record, str(about["code"]))
+    differing = _differing(record, runs.backbone, str(about["code"]))
     verdict = SAME if found == expected else ELSEWHERE if differing else OTHER
     return Replay(name, verdict, expected, found, differing)
 
@@ -140,9 +141,9 @@ def _digest(compartment: Compartment, slices: Mapping[str, str]) -> str:
     return digest_of(with_slices(compartment, slices).files()[RECORD_FILE])
 
 
-def _differing(record: Mapping[str, Any], code: str) -> dict[str, tuple[Any, Any]]:
+def _differing(record: Mapping[str, Any], backbone: Backbone, code: str) -> dict[str, tuple[Any, Any]]:
     """What of the environment is another now: all that the bytes depend on besides samples and settings."""
     then = {**record["environment"], "code": code}
     # The run takes the threads that its record states.
-    now = {**Recipe.read(record).environment(then["threads"]), "code": code_digest()}
+    now = {**Recipe.read(record).environment(backbone, then["threads"]), "code": code_digest()}
     return {name: (then.get(name), now.get(name)) for name in sorted({*then, *now}) if then.get(name) != now.get(name)}

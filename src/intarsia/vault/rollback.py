@@ -183,7 +183,7 @@ def _record_here(
         threads = int(record["environment"]["threads"])
     except (KeyError, TypeError, ValueError):
         threads = torch.get_num_threads()
-    return recipe.record(backbone, core, after.roots) | {"environment": recipe.environment(threads)}
+    return recipe.record(backbone, core, after.roots) | {"environment": recipe.environment(backbone, threads)}
 
 
 def _strange(record: dict[str, Any], wanted: dict[str, Any], before: Material) -> str:

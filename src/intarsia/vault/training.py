@@ -49,6 +49,7 @@ SLICES = "slices"
 EXTENSIONS = "extensions"
 MECHANISM = "mechanism"
 _KEPT = ("settings", "routers", "backbone", "basis")
+TEXT_PACKAGES = ("transformers", "diffusers")  # of which a backbone that reads text is made
 _TRIED = 3  # steps by which the time of many is told
 
 
@@ -81,12 +82,13 @@ class Recipe:
     def slicing(self) -> Slicing:
         return Slicing(self.settings.steps, self.settings.slices, self.extensions)
 
-    def environment(self, threads: int | None = None) -> dict[str, Any]:
+    def environment(self, backbone: Backbone, threads: int | None = None) -> dict[str, Any]:
         """What the bytes depend on here and now, with this number of threads or that of the settings."""
+        reads = isinstance(self.settings.adapter, TextPrompts)
         return environment(
             precision=resolve_precision(self.settings.precision),
             threads=threads or self.settings.threads or torch.get_num_threads(),
-            text=isinstance(self.settings.adapter, TextPrompts),
+            packages=TEXT_PACKAGES if backbone.text is not None else TEXT_PACKAGES[:1] if reads else (),
         )
 
     def record(self, backbone: Backbone, core: Core, roots: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,7 +102,7 @@ class Recipe:
             **roots,
             "backbone": backbone.digest,
             "basis": core.basis.fingerprint(),
-            "environment": self.environment(),
+            "environment": self.environment(backbone),
         }
 
     @classmethod
@@ -120,6 +122,20 @@ class Recipe:
             return cls(TrainSettings(**values), routers, extensions, mechanism)
         except (KeyError, TypeError, SettingsError) as error:
             raise CorruptError(f"the record of a training cannot be read ({error}); {AGAIN}") from error
+
+
+def trainable(settings: TrainSettings, backbone: Backbone) -> TrainSettings:
+    """The settings with what was left open as this backbone has it.
+
+    Raises:
+        SettingsError: it cannot be trained so.
+    """
+    if settings.privacy is not None and backbone.text is not None:
+        raise SettingsError(
+            "private training is for backbones without a text encoder of their own, and this one has one; leave "
+            "privacy out (--dp-epsilon), or make the vault on another backbone"
+        )
+    return settings.on(backbone.network)
 
 
 def read_run(folder: Path) -> dict[str, Any]:

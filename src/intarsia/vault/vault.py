@@ -28,7 +28,7 @@ from intarsia.vault.records import CompartmentInfo, SourceInfo
 from intarsia.vault.replay import Replay, replay
 from intarsia.vault.sources import write_source
 from intarsia.vault.store import SOURCES
-from intarsia.vault.training import Recipe
+from intarsia.vault.training import Recipe, trainable
 from intarsia.vault.verify import VerifyReport, verify
 
 
@@ -187,8 +187,8 @@ class Vault(VaultJobs, VaultCredits):
         """
         check_whole("save_every", save_every)
         self._store.settle()
-        recipe = Recipe(settings or TrainSettings(), chosen_parts(routers))
-        trained = recipe.settings
+        trained = trainable(settings or TrainSettings(), self.backbone)
+        recipe = Recipe(trained, chosen_parts(routers))
         check_parts(recipe.routers, self.core, private=trained.privacy is not None, adapter=trained.adapter)
         runs = self._runs()
         begun = runs.begin(listed(names), recipe, neighbours=listed(neighbours), restart=restart)

@@ -27,7 +27,7 @@ from intarsia.experiments.reproduce.study import Study, measured
 from intarsia.experiments.reproduce.summary import distance_of, paired, text_of, write_summary
 from intarsia.experiments.reproduce.world import by_class
 from intarsia.vault.parts import PartSettings, chosen_parts, fit_parts
-from intarsia.vault.training import Recipe, seconds_per_step, train_data
+from intarsia.vault.training import Recipe, seconds_per_step, train_data, trainable
 
 SOURCES = 8
 SLICES = (1, 2, 4, 8)
@@ -91,7 +91,7 @@ def _refit(study: Study, sources: Sequence[Source], part: Mapping[str, PartSetti
     settings, backbone, core = _settings(study, SLICES[0], seed), study.world.backbone, study.world.core
     first = sources[0]
     few = frozenset(first.manifest.ids[: settings.rows])
-    record = Recipe(settings, {}).record(backbone, core, {"manifest_root": first.manifest.root})
+    record = Recipe(trainable(settings, backbone), {}).record(backbone, core, {"manifest_root": first.manifest.root})
     gradient = seconds_per_step(backbone, first.select(lambda sample: sample.id in few), record) / settings.rows
     seconds = []
     for source in sources:

@@ -25,7 +25,7 @@ from intarsia.vault.engines import Engine, Work
 from intarsia.vault.material import Material
 from intarsia.vault.package import Core
 from intarsia.vault.parts import PartSettings, check_parts, chosen_parts
-from intarsia.vault.training import Recipe, compartment_of, data_of, trainee_of
+from intarsia.vault.training import Recipe, compartment_of, data_of, trainable, trainee_of
 
 _SAVED = 100  # steps between checkpoints
 KEPT, UNFINISHED, LATENTS = "compartments", "unfinished", "latents.safetensors"
@@ -45,7 +45,8 @@ class Team:
         """The labels as these compartments take them: in words, if that is what they were trained on."""
         some = [self.compartments[name] for name in names]
         words = [label for label in labels or () if label is not None]
-        if not words or not all(isinstance(each.adapter, TextPrompts) for each in some):
+        reads = self.backbone.text is not None or all(isinstance(each.adapter, TextPrompts) for each in some)
+        if not words or not reads:
             return labels
         prompts = read_prompts(list(dict.fromkeys(words)), some, self.backbone)
         by_text = {prompt.text: prompt for prompt in prompts}
@@ -99,7 +100,7 @@ class Workshop:
             CorruptError: what is kept is damaged.
             SettingsError: routers that cannot be fitted here.
         """
-        recipe = Recipe(settings, chosen_parts(routers))
+        recipe = Recipe(trainable(settings, self.backbone), chosen_parts(routers))
         check_parts(recipe.routers, self.core, adapter=recipe.settings.adapter)
         steps = settings.steps
         if self.engine is not None:

@@ -26,6 +26,7 @@ from intarsia.integrations.diffusers.arguments import component_of
 from intarsia.integrations.diffusers.clip import KIND as CLIP
 from intarsia.integrations.diffusers.clip import Clip
 from intarsia.integrations.diffusers.latents import cosine_basis, encode, side_of, space_of
+from intarsia.integrations.diffusers.trained import is_compartment
 from intarsia.routers import Basis, GaussianBank, GaussianPart, PrototypeBank, PrototypePart, RouterPart
 
 FORMAT = 1
@@ -131,11 +132,16 @@ def fit_router(
 
     Raises:
         InputError: images that cannot be read.
-        SettingsError: a size or rank that makes no sense, or no such place.
+        SettingsError: a size or rank that makes no sense, no such place, or one where nothing is put.
     """
     place = Path(place).expanduser()
     if not place.exists():
         raise SettingsError(f"there is no member at {place}; give the folder or file of the LoRA")
+    if is_compartment(place):
+        raise SettingsError(
+            f"{place} is a compartment of a vault, to which nothing is added; give a folder of its own, and name it in "
+            "compose(..., routers={...})"
+        )
     side = side_of(pipe, component_of(pipe)) if size is None else size
     pixels = _pixels(images, side)
     ids, shown = list(pixels), to_float(np.stack(list(pixels.values())))

@@ -1,4 +1,4 @@
-"""Members from where users keep them: peft folders, diffusers and kohya LoRA files, whole models, hub ids."""
+"""Members from where users keep them: peft, diffusers and kohya LoRA, whole models, compartments of vaults, hub ids."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from intarsia.files import load_tensors, read_json
 from intarsia.integrations.diffusers.arguments import Model
 from intarsia.integrations.diffusers.layers import Target, layers_of
 from intarsia.integrations.diffusers.members import AnyMember, LoraMember, WholeMember, check_fits
+from intarsia.integrations.diffusers.trained import compartment_member, is_compartment, network_digest
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
@@ -50,12 +52,18 @@ class Reader:
         if isinstance(source, nn.Module):
             return self._whole(name, source)
         place = resolve(name, source)
+        if is_compartment(place):
+            return compartment_member(name, place, self.model, self._digest)
         if place.is_dir() and (place / "model_index.json").exists():
             self._check_scheduler(name, place)
             place = place / self.component
         if place.is_dir() and (place / "config.json").exists():
             return self._load_whole(name, place)
         return self._lora(name, place)
+
+    @cached_property
+    def _digest(self) -> str | None:
+        return network_digest(self.model)
 
     def _lora(self, name: str, place: Path) -> LoraMember:
         file = _lora_file(name, place)

@@ -56,13 +56,13 @@ def vault(request: Request, caller: Annotated[Caller, Depends(needs("read"))]) -
     permitted = {decision.name for decision in verdicts(service, caller) if decision.allowed}
     members = [info for info in service.vault.compartments() if info.name in permitted]
     labels = {label for info in members for label in info.labels} | set(service.vault.backbone.labels)
-    settings = service.settings
+    settings, reads = service.settings, service.vault.backbone.text is not None
     return {
         "name": service.vault.root.name,
         "image_shape": list(service.vault.image_shape),
         "conditioning": {
             "labels": sorted(labels),
-            "text": bool(members) and all(info.adapter == TextPrompts.name for info in members),
+            "text": bool(members) and (reads or all(info.adapter == TextPrompts.name for info in members)),
         },
         "weights": [kind for kind in SERVED_WEIGHTS if _possible(kind, members)],
         "routing": list(ROUTINGS),
