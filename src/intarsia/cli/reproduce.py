@@ -48,7 +48,8 @@ class Material:
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the emoji tables; with --scale paper, of images in one sub-folder per class.",
+            help="Folder of the emoji tables; with --scale paper, of images in one sub-folder per class, and for "
+            "alignment of images whose metadata.jsonl has captions and aesthetic scores.",
             rich_help_panel=_FROM,
         ),
     ] = None
@@ -67,7 +68,11 @@ class Material:
 
     clip: Annotated[
         Path | None,
-        typer.Option(help="alignment: folder of a CLIP of transformers, for the CLIP score.", rich_help_panel=_FROM),
+        typer.Option(
+            help="alignment: folder of a CLIP of transformers, for the CLIP score; with --scale paper also what the "
+            "method clip sees by.",
+            rich_help_panel=_FROM,
+        ),
     ] = None
     answerer: Annotated[
         Path | None,

@@ -42,7 +42,7 @@ def source(name: str, numbers: Sequence[int], *, captions: str = "a hat") -> Sou
 
 
 def settings(adapter: Any = LORA, **changes: Any) -> TrainSettings:
-    quick = {"steps": 4, "rows": 2, "slices": 2, "lr": 0.01, "precision": "float32", "threads": 1}
+    quick = {"steps": 4, "rows": 6, "slices": 2, "lr": 0.01, "precision": "float32", "threads": 1}
     return TrainSettings(adapter=adapter, **quick | changes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import fsspec
@@ -34,12 +35,14 @@ def read_source(
     channels: int = 3,
     attribution: str = "",
     options: ReadOptions = _DEFAULT_OPTIONS,
+    only: Collection[str] | None = None,
 ) -> Source:
     """Read a folder of images, a Parquet file or a WebDataset tar into a `Source`; `path` may be an fsspec address.
 
     A folder describes its images by `metadata.jsonl` (one JSON object per line: `file_name`, `text`, `label`, `risk`),
     by `.txt` sidecars (captions), by class sub-folders (labels), or not at all; a table by its columns; a tar by
-    members of one key with the endings `.txt`, `.cls` and `.json`. Captions, labels and risks are optional.
+    members of one key with the endings `.txt`, `.cls` and `.json`. Captions, labels and risks are optional. Of images
+    that are not among `only`, if that is given, nothing but what describes them is read.
 
     Raises:
         IngestError: rows and files do not match, or images are unreadable, duplicate or of another size; every such
@@ -57,7 +60,8 @@ def read_source(
     found = find(str(path), options)
     if not found.entries and not found.problems:
         raise InputError(f"{path} holds no images; expected at least one PNG, JPEG or WEBP image")
-    decoded, problems = _decode_all(found.entries, size, channels, options)
+    entries = [entry for entry in found.entries if only is None or entry.file_name in only]
+    decoded, problems = _decode_all(entries, size, channels, options)
     problems = sorted(problems + found.problems, key=lambda problem: problem.place)
     if problems:
         raise IngestError(str(path), [str(problem) for problem in problems])

@@ -19,7 +19,8 @@ class Inputs:
     """What a table is computed from, where it is not the digits that come along.
 
     Args:
-        data: the folder of emoji tables, or at paper scale of images in one sub-folder per class.
+        data: the folder of emoji tables, or at paper scale of images in one sub-folder per class, or with captions and
+            aesthetic scores.
         backbone: a package, by name or folder.
         inception: the file of the FID's network.
         clip, answerer: folders of a CLIP, and of a ViLT that answers questions, for tables of alignment.

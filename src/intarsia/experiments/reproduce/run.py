@@ -7,14 +7,16 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from intarsia.audit.clip import Clip
 from intarsia.errors import SettingsError, UnknownName
+from intarsia.experiments.reproduce.aesthetic import SCORE, aesthetic_world
 from intarsia.experiments.reproduce.asked import Choice, Inputs
 from intarsia.experiments.reproduce.bench import Bench, OnPhase, OnStep
 from intarsia.experiments.reproduce.recipes import RECIPES, Calculation, Recipe
-from intarsia.experiments.reproduce.scale import DIGITS, EMOJI, PAPER, PAPER_CLASSES, Scale
+from intarsia.experiments.reproduce.scale import CLIP, DIGITS, EMOJI, PAPER, PAPER_CLASSES, PAPER_TEXT, Scale
 from intarsia.experiments.reproduce.study import Study
 from intarsia.experiments.reproduce.world import World
-from intarsia.experiments.reproduce.worlds import digits_world, emoji_world, folder_world
+from intarsia.experiments.reproduce.worlds import digits_world, emoji_world, features_of, folder_world
 from intarsia.vault.engines import Engine
 
 SCALES = ("cpu", "paper")
@@ -61,7 +63,9 @@ def reproduce(
         _check_unused(name, scale, inputs)
         return calculate(name, recipe, out, range(seeds), on_phase, on_step)
     make_world, usual = _plan(name, recipe, scale, inputs)
-    chosen = replace(choice.of(recipe.scaled(usual)), seeds=tuple(range(seeds)))
+    chosen = replace(choice.of(usual), seeds=tuple(range(seeds)))
+    if CLIP in chosen.methods and CLIP not in usual.methods:
+        raise SettingsError("the method 'clip' is for alignment at --scale paper, with --clip; leave it out")
     on_phase("prepare the data and the judge")
     world = make_world()
     bounds = budget(chosen.over(len(world.images)))
@@ -123,6 +127,8 @@ def _plan(name: str, recipe: Recipe, scale: str, inputs: Inputs) -> tuple[Callab
         raise SettingsError(f"'{name}' measures what its trainings cost on this machine; leave --engine out")
     if not recipe.aligned and (strange := [n for n in ("clip", "answerer") if getattr(inputs, n) is not None]):
         raise SettingsError(f"'{name}' judges no image against its caption; leave --{strange[0]} out")
+    if scale == "paper" and recipe.aligned:
+        return _plan_of_captions(name, inputs)
     if scale == "paper":
         if emoji == "always":
             raise SettingsError(f"'{name}' is a table of emoji, which the paper has not; leave --scale paper out")
@@ -132,14 +138,32 @@ def _plan(name: str, recipe: Recipe, scale: str, inputs: Inputs) -> tuple[Callab
                 "package that 'intarsia convert' makes of imagenet256_uvit_large with its autoencoder"
             )
         usual = PAPER_CLASSES if recipe.by_label else PAPER
-        return lambda: folder_world(data, backbone, inception, captioned=recipe.by_label), usual
+        return lambda: folder_world(data, backbone, inception, captioned=recipe.by_label), recipe.scaled(usual)
     if emoji == "always" and data is None:
         raise SettingsError(f"'{name}' needs --data, the folder that 'intarsia data emoji' makes")
     if emoji != "never" and data is not None:
-        if recipe.aligned:
-            return lambda: replace(emoji_world(data, backbone, inception), aligners=inputs.aligners()), EMOJI
-        return lambda: emoji_world(data, backbone, inception), EMOJI
+        judges = inputs.aligners  # none are given where nothing is judged
+        return lambda: replace(emoji_world(data, backbone, inception), aligners=judges()), recipe.scaled(EMOJI)
     if data is not None or inception is not None:
         given = "--inception" if data is None else "--data"
         raise SettingsError(f"'{name}' at --scale cpu is computed on digits, which come along; leave {given} out")
-    return lambda: digits_world(backbone), DIGITS
+    return lambda: digits_world(backbone), recipe.scaled(DIGITS)
+
+
+def _plan_of_captions(name: str, inputs: Inputs) -> tuple[Callable[[], World], Scale]:
+    """The same for pictures with captions, at the paper's scale."""
+    data, backbone, clip = inputs.data, inputs.backbone, inputs.clip
+    if data is None or backbone is None or (clip is None and inputs.answerer is None):
+        raise SettingsError(
+            f"'{name}' at --scale paper needs --data, a folder of pictures whose metadata.jsonl states file_name, text "
+            f"and {SCORE}, --backbone, a package that 'intarsia convert' makes of a Stable Diffusion pipeline, and a "
+            "judge: --answerer, --clip or both"
+        )
+    methods = PAPER_TEXT.methods if clip is None else (*PAPER_TEXT.methods, CLIP)
+
+    def make() -> World:
+        judges, sight = inputs.aligners(), None if clip is None else Clip.load(clip)
+        world = aesthetic_world(data, backbone, features_of(inputs.inception))
+        return replace(world, aligners=judges, sight=sight)
+
+    return make, replace(PAPER_TEXT, methods=methods)

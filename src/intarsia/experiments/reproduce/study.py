@@ -6,20 +6,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from intarsia.audit import copy_report
 from intarsia.compartments import TrainSettings
-from intarsia.composition import Result, Routing, sample
+from intarsia.composition import (
+    BackboneMember,
+    CompositeDenoiser,
+    Full,
+    Prior,
+    Prototype,
+    Result,
+    Routing,
+    SampleSettings,
+    Weights,
+    sample,
+)
+from intarsia.composition.member import Conditions, shares_of
 from intarsia.data import Source
+from intarsia.errors import SettingsError
 from intarsia.experiments.reproduce.bench import Bench
-from intarsia.experiments.reproduce.scale import METHODS, Scale
-from intarsia.experiments.reproduce.workshop import Team, Workshop
+from intarsia.experiments.reproduce.scale import CLIP, METHODS, Scale
+from intarsia.experiments.reproduce.workshop import Team, Workshop, prompted
 from intarsia.experiments.reproduce.world import World, Yardstick
+from intarsia.routers import LabelShares, PrototypeBank, PrototypePart
 from intarsia.vault.engines import Engine
 from intarsia.vault.parts import PartSettings
 
 _SMALL = 64  # pixels a side
+_SEEN = 64  # pictures unpacked at once
 
 
 @dataclass(frozen=True)
@@ -69,15 +85,54 @@ class Study:
         `routing` takes the place of the method's own; `analytic_start` is that of `SampleSettings`.
         """
         weights, usual = METHODS[method]
-        model = team.compose(names, weights, usual if routing is None else routing)
+        made = clip_weights(self.world, team, names) if weights == CLIP else weights
+        model = team.compose(names, made, usual if routing is None else routing)
+        settings = replace(self.scale.sampled(seed), analytic_start=analytic_start)
+        return self._sample(model, settings, method, team.asked(names, self._asked(model)))
+
+    def base(self, seed: int) -> Result:
+        """A set of images from the public backbone alone, for the captions of the world."""
+        alone, schedule = BackboneMember(self.world.backbone, 1), self.world.backbone.schedule
+        one = torch.ones(1, dtype=torch.float64)
+        shape = self.world.backbone.latent_shape
+        model = CompositeDenoiser([alone], one, Prior(shares_of([alone])), Full(), schedule, shape)
+        asked = prompted(self.world.backbone, [], self._asked(model))
+        return self._sample(model, self.scale.sampled(seed), "backbone", asked)
+
+    def _asked(self, model: CompositeDenoiser) -> list[str | None] | None:
+        return self.world.asked(self.scale.images, model.labels | model.vocabulary)
+
+    def _sample(
+        self, model: CompositeDenoiser, settings: SampleSettings, title: str, asked: Conditions | None
+    ) -> Result:
         return sample(
             model,
             self.scale.images,
-            replace(self.scale.sampled(seed), analytic_start=analytic_start),
-            decode=team.backbone.decode,
-            labels=team.asked(names, self.world.asked(self.scale.images, model.labels | model.vocabulary)),
-            on_progress=lambda done, total: self.bench.on_step(method, done, total),
+            settings,
+            decode=self.world.backbone.decode,
+            labels=asked,
+            on_progress=lambda done, total: self.bench.on_step(title, done, total),
         )
+
+
+# paper, section 4: "a k-NN classifier with CLIP embeddings", of the decoded x0_hat of every step
+def clip_weights(world: World, team: Team, names: Sequence[str]) -> Weights:
+    """Softmax of minus the distances to each source's centroids in CLIP's space, found by each source for itself.
+
+    Raises:
+        SettingsError: the world has no CLIP to see by.
+    """
+    if world.sight is None:
+        raise SettingsError("the method 'clip' sees by a CLIP, and there is none; give the folder of one, with --clip")
+    clip, decode = world.sight, team.backbone.decode
+    parts = []
+    for name in names:
+        source = team.sources[name]
+        blocks = torch.arange(len(source)).split(_SEEN)
+        seen = torch.cat([clip(source.select_pixels(rows)) for rows in blocks])
+        parts.append(PrototypePart.fit(seen, source.manifest.ids, clip.basis))
+    bank = PrototypeBank(parts)
+    return Prototype(lambda x0_hat: bank(clip(decode(x0_hat))), [LabelShares({}, 1)] * len(parts))
 
 
 def measured(result: Result, yardstick: Yardstick) -> dict[str, float]:

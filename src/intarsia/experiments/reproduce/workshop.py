@@ -15,7 +15,7 @@ from pathlib import Path
 from intarsia.backbone import Backbone
 from intarsia.compartments import Compartment, SecretNoise, TextPrompts, TrainSettings, train
 from intarsia.compartments.secret import KEY_FILE
-from intarsia.composition import CompositeDenoiser, Routing
+from intarsia.composition import CompositeDenoiser, Routing, Weights
 from intarsia.composition.member import Conditions
 from intarsia.data import Source
 from intarsia.experiments.reproduce.latents import Latents, OnEncoded
@@ -43,17 +43,10 @@ class Team:
 
     def asked(self, names: Sequence[str], labels: Sequence[str | None] | None) -> Conditions | None:
         """The labels as these compartments take them: in words, if that is what they were trained on."""
-        some = [self.compartments[name] for name in names]
-        words = [label for label in labels or () if label is not None]
-        reads = self.backbone.text is not None or all(isinstance(each.adapter, TextPrompts) for each in some)
-        if not words or not reads:
-            return labels
-        prompts = read_prompts(list(dict.fromkeys(words)), some, self.backbone)
-        by_text = {prompt.text: prompt for prompt in prompts}
-        return [None if label is None else by_text[label] for label in labels or ()]
+        return prompted(self.backbone, [self.compartments[name] for name in names], labels)
 
     def compose(
-        self, names: Sequence[str], weights: str, routing: str | Routing, *, precision: str = "auto"
+        self, names: Sequence[str], weights: str | Weights, routing: str | Routing, *, precision: str = "auto"
     ) -> CompositeDenoiser:
         """Some of them composed; as `vault.composing.compose`."""
         return compose(
@@ -65,6 +58,19 @@ class Team:
             precision=precision,
             data=lambda name: data_of(self.sources[name], self.latents.of(self.sources[name])),
         )
+
+
+def prompted(
+    backbone: Backbone, compartments: Sequence[Compartment], labels: Sequence[str | None] | None
+) -> Conditions | None:
+    """The labels as prompts, where compartments or backbone were trained on such; captions are read once each."""
+    words = [label for label in labels or () if label is not None]
+    reads = backbone.text is not None or all(isinstance(each.adapter, TextPrompts) for each in compartments)
+    if not words or not reads:
+        return labels
+    prompts = read_prompts(list(dict.fromkeys(words)), compartments, backbone)
+    by_text = {prompt.text: prompt for prompt in prompts}
+    return [None if label is None else by_text[label] for label in labels or ()]
 
 
 @dataclass(frozen=True)

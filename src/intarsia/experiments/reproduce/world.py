@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from intarsia.audit import Alignment, FeatureNetwork, frechet_distance, kernel_distance, precision_recall
+from intarsia.audit.clip import Clip
 from intarsia.backbone import Backbone
 from intarsia.data import Sample, Source
 from intarsia.diffusion import keyed_generator
@@ -47,6 +48,7 @@ class World:
         captioned: whether images are drawn for the labels of the reference images, or for none.
         attributes: of what captions name, such as its category: by attribute, the value for each caption.
         aligners: more judges of images against the captions they are drawn for than those by attributes.
+        sight: what the method `clip` sees by.
     """
 
     name: str
@@ -58,16 +60,19 @@ class World:
     captioned: bool = False
     attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     aligners: tuple[Alignment, ...] = ()
+    sight: Clip | None = None
 
     def settings(self) -> dict[str, Any]:
         """What of the world the figures depend on, JSON-able; no places on this machine."""
-        return {
+        settings = {
             "name": self.name,
             "backbone": f"{Path(self.package).name} {self.backbone.digest[:16]}",
             "images": f"{len(self.images)}, root {self.images.manifest.root[:16]}",
             "reference": f"{len(self.reference)}, root {self.reference.manifest.root[:16]}",
             "network": self.network.name,
-        } | ({"aligners": [each.name for each in self.aligners]} if self.aligners else {})
+        }
+        judged = {"aligners": [each.name for each in self.aligners]} if self.aligners else {}
+        return settings | judged | ({"sight": self.sight.digest[:16]} if self.sight else {})
 
     @property
     def distance(self) -> str:
@@ -98,8 +103,13 @@ class World:
         """Whether a source of these labels can draw any of what is asked for."""
         return not self.captioned or bool(self._known({*labels, *self.backbone.labels}))
 
+    def caption(self, sample: Sample) -> str | None:
+        """What a picture is drawn for: its caption where the backbone reads text by itself, and else its label."""
+        return sample.label if self.backbone.text is None else sample.text
+
     def _known(self, labels: Collection[str]) -> list[str | None]:
-        return [sample.label for sample in self.reference.manifest if sample.label in labels]
+        captions = [self.caption(sample) for sample in self.reference.manifest]
+        return [each for each in captions if each in labels or (each and self.backbone.text)]
 
     @cached_property
     def reference_features(self) -> Tensor:

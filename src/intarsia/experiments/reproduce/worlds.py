@@ -72,7 +72,7 @@ def emoji_world(folder: Path, backbone: str | Path | None = None, inception: Pat
         owners.append(Owner(kept, held.select(lambda sample: sample.label in known)))
     if not any(len(owner.held) for owner in owners):
         raise IncompatibleError(f"the backbone {package} knows no caption of the held-out emoji; give one that does")
-    world = among("emoji", owners, package, _features(inception))
+    world = among("emoji", owners, package, features_of(inception))
     return replace(world, attributes=load_attributes(folder, names, EMOJI_SIZE))
 
 
@@ -122,11 +122,11 @@ def folder_world(
         package=backbone,
         images=images,
         reference=reference,
-        network=_features(inception),
+        network=features_of(inception),
         captioned=captioned,
     )
 
 
-def _features(inception: Path | None) -> FeatureNetwork:
+def features_of(inception: Path | None) -> FeatureNetwork:
     """The FID's own network from a file, if there is one."""
     return load_efficientnet_lite0() if inception is None else load_inception(inception)

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
+from intarsia.audit.clip import KIND as CLIP
+from intarsia.audit.clip import Clip
 from intarsia.checks import check_whole
 from intarsia.composition import Routing, routing_from
 from intarsia.errors import SettingsError, UnknownName
 from intarsia.integrations.diffusers.arguments import component_of, kind_of
-from intarsia.integrations.diffusers.clip import KIND as CLIP
-from intarsia.integrations.diffusers.clip import Clip
 from intarsia.integrations.diffusers.composed import ComposedModel
 from intarsia.integrations.diffusers.latents import decode, space_of
 from intarsia.integrations.diffusers.parts import RouterParts, check_alike

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from intarsia.audit.clip import weights_digest
 from intarsia.checks import check_whole
 from intarsia.diffusion import GaussianMixture
 from intarsia.errors import IncompatibleError, SettingsError
@@ -65,15 +65,6 @@ def decode(pipe: Any, latents: Tensor) -> Tensor:
 def space_of(pipe: Any) -> str:
     """sha256 of the autoencoder that makes the latents; of nothing where pixels are drawn."""
     return weights_digest(getattr(pipe, "vae", None))
-
-
-def weights_digest(model: nn.Module | None) -> str:
-    """sha256 over the names, shapes and float32 bytes of a model's tensors; of nothing without a model."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items() if model is not None else []):
-        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def unpacked(x: Tensor, shape: Sequence[int]) -> Tensor:

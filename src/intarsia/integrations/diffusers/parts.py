@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from intarsia.audit.clip import KIND as CLIP
+from intarsia.audit.clip import Clip
 from intarsia.data import Source, read_pixels, sample_id, to_float
 from intarsia.data.readers import ReadOptions
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
 from intarsia.files import check_format, load_tensors, read_json, save_tensors, write_json
 from intarsia.integrations.diffusers.arguments import component_of
-from intarsia.integrations.diffusers.clip import KIND as CLIP
-from intarsia.integrations.diffusers.clip import Clip
 from intarsia.integrations.diffusers.latents import cosine_basis, encode, side_of, space_of
 from intarsia.integrations.diffusers.trained import is_compartment
 from intarsia.routers import Basis, GaussianBank, GaussianPart, PrototypeBank, PrototypePart, RouterPart

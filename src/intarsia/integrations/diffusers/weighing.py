@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from intarsia.audit.clip import KIND as CLIP
+from intarsia.audit.clip import Clip
 from intarsia.checks import check_number
 from intarsia.composition import Gaussian, Ito, Prior, Prototype, Routing, Uniform, Weights
 from intarsia.errors import SettingsError, UnknownName
-from intarsia.integrations.diffusers.clip import KIND as CLIP
-from intarsia.integrations.diffusers.clip import Clip
 from intarsia.integrations.diffusers.parts import RouterParts, clip_bank, default_prior, gaussian_bank, prototype_bank
 from intarsia.integrations.diffusers.process import Process
 from intarsia.integrations.diffusers.run import Plan

@@ -1,21 +1,21 @@
-"""The paper's text-to-image router: CLIP's features of the decoded x0_hat against each source's centroids."""
+"""CLIP's image side, by whose features of the decoded x0_hat the paper tells sources apart in text-to-image."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from intarsia.audit.vision_language import clip_pixels
 from intarsia.diffusion import GaussianMixture
-from intarsia.errors import CorruptError, IncompatibleError, InputError
-from intarsia.integrations.diffusers.latents import weights_digest
+from intarsia.errors import CorruptError, IncompatibleError, InputError, require
 from intarsia.routers import Basis, PrototypeBank, PrototypePart
 
 KIND = "clip"
@@ -30,18 +30,21 @@ class Clip:
 
     @classmethod
     def load(cls, place: str | Path) -> Clip:
-        """From a folder or hub id.
+        """From a folder or hub id, of the image side or of a whole CLIP.
 
         Raises:
             InputError: there is none.
+            MissingExtra: transformers is not installed.
         """
-        from transformers import CLIPVisionModelWithProjection
-
+        transformers = require("transformers", "text")
         try:
-            model, found = CLIPVisionModelWithProjection.from_pretrained(
-                str(place), use_safetensors=True, output_loading_info=True
+            whole = transformers.AutoConfig.from_pretrained(str(place))
+            config = getattr(whole, "vision_config", whole)
+            config.projection_dim = whole.projection_dim  # of a whole CLIP the vision side's own may say something else
+            model, found = transformers.CLIPVisionModelWithProjection.from_pretrained(
+                str(place), config=config, use_safetensors=True, output_loading_info=True
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, AttributeError) as error:
             raise InputError(
                 f"no CLIP image model at {place} ({' '.join(str(error).split())[:200]}); give its folder or hub id"
             ) from error
@@ -95,3 +98,12 @@ class Clip:
                 raise CorruptError(f"'{name}': its CLIP centroids cannot be read; fit them again")
             read.append(PrototypePart.from_tensors(tensors, settings, basis))
         return PrototypeBank(read)
+
+
+def weights_digest(model: nn.Module | None) -> str:
+    """sha256 over the names, shapes and float32 bytes of a model's tensors; of nothing without a model."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items() if model is not None else []):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
