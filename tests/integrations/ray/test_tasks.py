@@ -92,14 +92,14 @@ def test_public_parts_are_as_they_were(works: Begin) -> None:
 
 
 def test_a_machine_that_would_make_other_bytes_refuses(works: Begin) -> None:
-    _, both = works()
+    vault, both = works()
     parcel = Parcel.of(both["oak"], 1)
-    _check_alike(parcel)
+    _check_alike(parcel, vault.backbone)
     with pytest.raises(IncompatibleError, match=r"would make other bytes .*\(code "):
-        _check_alike(replace(parcel, code="0" * 64))
+        _check_alike(replace(parcel, code="0" * 64), vault.backbone)
     other = dict(parcel.record) | {"environment": dict(parcel.record["environment"]) | {"torch": "1.0"}}
     with pytest.raises(IncompatibleError, match=r"torch 2.* there, 1.0 here"):
-        _check_alike(replace(parcel, record=other))
+        _check_alike(replace(parcel, record=other), vault.backbone)
 
 
 def test_a_checkpoint_that_was_damaged_on_its_way_is_not_kept(

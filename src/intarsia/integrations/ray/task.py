@@ -114,8 +114,9 @@ def train_parcel(parcel: Parcel, public: Sequence[Any]) -> Iterator[Progress | C
         IncompatibleError: this machine would make other bytes than the one that began the run.
         As `Engine.train`.
     """
-    _check_alike(parcel)
-    yield from messages(parcel, *_unpacked(public[0]))
+    backbone, core = _unpacked(public[0])
+    _check_alike(parcel, backbone)
+    yield from messages(parcel, backbone, core)
 
 
 def messages(parcel: Parcel, backbone: Backbone, core: Core) -> Iterator[Progress | Compartment]:
@@ -135,9 +136,9 @@ def messages(parcel: Parcel, backbone: Backbone, core: Core) -> Iterator[Progres
     yield compartment_of(trainee, core, parcel.record, privacy=parcel.privacy)
 
 
-def _check_alike(parcel: Parcel) -> None:
+def _check_alike(parcel: Parcel, backbone: Backbone) -> None:
     began = dict(parcel.record["environment"]) | {"code": parcel.code}
-    here = Recipe.read(parcel.record).environment(began["threads"]) | {"code": code_digest()}
+    here = Recipe.read(parcel.record).environment(backbone, began["threads"]) | {"code": code_digest()}
     differing = [name for name in sorted({*began, *here}) if began.get(name) != here.get(name)]
     if differing:
         shown = ", ".join(
