@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from intarsia.backbone import OPTIMISERS, PRECISIONS, PRESETS, PretrainSettings
+from intarsia.backbone import OPTIMISERS, PRECISIONS, PRESETS, PretrainSettings, UNet, UViT
 from intarsia.cli.doctor import EXTRAS
 from intarsia.cli.reference import commands, reference
 from intarsia.cli.train import READ_OFF
@@ -75,8 +75,9 @@ def test_defaults_that_are_told_in_words():
             if kind is TextPrompts and field.name in READ_OFF:
                 continue
             help_text = option("train", field.name).help
-            if isinstance(field.default, tuple):
-                assert ", ".join(field.default) + " (the default)" in help_text
+            if field.name == "targets":
+                for network in (UViT, UNet):
+                    assert ", ".join(network.usual_targets) + " (the default)" in help_text
             elif isinstance(field.default, str):
                 assert f"{field.default} (the default)" in help_text
             elif not isinstance(field.default, bool):
