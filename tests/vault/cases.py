@@ -63,6 +63,16 @@ def ticket_tells(vault: Vault) -> bool:
     return ticket.state == "done" and entry is not None and vault.ledger.entries()[entry].kind == "forget"
 
 
+def ticket_is_whole(vault: Vault) -> bool:
+    """It names what was asked for as long as it is open, and why it ended without that."""
+    (ticket,) = vault.tickets()
+    return (ticket.state, ticket.samples, ticket.reason) in (("open", (GONE.id,), None), ("closed", (), "withdrawn"))
+
+
+def forbid_on(vault: Vault) -> object:
+    return vault.resume() or ("oak" in vault.permits("elm") and vault.forbid("elm", "oak"))
+
+
 def extend(vault: Vault) -> object:
     return vault.extend("elm", toy_source("elm", 8).without(ELM.ids))
 
@@ -164,6 +174,9 @@ def cases(empty: Path, trained: Path, scratch: Path) -> Mapping[str, Case]:
     key = Vault.open(home).pack("ash", scratch / "ash.pack")
     away = made("away", trained, lambda vault: vault.import_pack(scratch / "ash.pack", signer=key))
     ashes = toy_source("ash").manifest.ids
+    withdrawn = made("withdrawn", away, lambda vault: vault.forget("ash", ashes[:1]))
+    Vault.open(home).forget("ash", ashes[:1])
+    Vault.open(home).pack("ash", scratch / "without.pack")
     sample = Case(asked, forget_sample, forget_sample_on, words, sample_is_gone, ticket_tells)
     return {
         "add": Case(empty, lambda vault: vault.add_source("ash", toy_source("ash", 3))),
@@ -175,10 +188,19 @@ def cases(empty: Path, trained: Path, scratch: Path) -> Mapping[str, Case]:
         "draw with a quota": Case(granted, draw_with_a_quota, told_later=True),
         "grant": Case(granted, lambda vault: vault.grant("elm", "acme", quota="5/hour")),
         "revoke": Case(granted, lambda vault: vault.revoke("elm", "acme")),
+        "remove a principal": Case(
+            granted, lambda vault: vault.remove_principal("acme"), gone=["acme"], is_gone=lambda v: not v.principals()
+        ),
+        "permit": Case(trained, lambda vault: vault.permit("elm", to="oak")),
+        "forbid": Case(joined, lambda vault: vault.forbid("elm", "oak"), forbid_on),
+        "close a ticket": Case(
+            asked, lambda vault: vault.close_ticket(vault.tickets()[0].id, "withdrawn"), holds=ticket_is_whole
+        ),
         "ticket": Case(trained, lambda vault: vault.open_ticket("elm", [GONE.id])),
         "payout": Case(paid, lambda vault: vault.payout("1.00", "2020..2100"), holds=all_is_paid),
         "pack": Case(trained, pack, holds=pack_is_whole),
         "import": Case(trained, lambda vault: vault.import_pack(scratch / "ash.pack", signer=key)),
+        "replace": Case(withdrawn, lambda vault: vault.import_pack(scratch / "without.pack", signer=key)),
         "withdraw": Case(away, lambda vault: vault.forget("ash", ashes[:1])),
         "forget": Case(
             trained,

@@ -33,9 +33,9 @@ def run_kills(*arguments: object) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-FINISHED = {"train", "retrain", "extend", "forget a sample", "forget a neighbour"}
+FINISHED = {"train", "retrain", "extend", "forget a sample", "forget a neighbour", "forbid"}
 """What a finisher makes whole: killed at any moment, it ends with the bytes of an uninterrupted run."""
-UNCHANGED = {"draw", "draw jointly", "payout", "ticket", "pack"}
+UNCHANGED = {"draw", "draw jointly", "payout", "ticket", "close a ticket", "pack"}
 """What changes nothing in the vault but its ledger."""
 
 
