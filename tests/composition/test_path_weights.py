@@ -86,7 +86,7 @@ def test_a_member_without_the_label_has_no_part_in_the_filter() -> None:
 
 @pytest.mark.parametrize("sampler", ["ddim", "heun", "dpmpp_2m"])
 def test_a_path_without_noise_is_refused(sampler: str) -> None:
-    with pytest.raises(SettingsError, match="this sampler adds none; use ddpm, or ddim with eta > 0"):
+    with pytest.raises(SettingsError, match="this sampler adds none; use ddpm, dpmpp_2m_sde, or ddim with eta > 0"):
         sample(composed(members()), 2, SampleSettings(steps=4, sampler=sampler), decode=lambda x: x)
 
 

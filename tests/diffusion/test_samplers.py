@@ -111,6 +111,31 @@ def test_second_order_beats_first_at_equal_calls(denoiser: MixtureDenoiser, name
     assert error(name, 40 // SAMPLERS[name].calls_per_step) < 0.5 * error("ddim", 40)
 
 
+# A Gaussian's denoiser is linear in x_t: what each draw of noise adds to x0 adds up to the variance of the images.
+@pytest.mark.parametrize("schedule", [VPLinear(), Cosine(), Flow()], ids=str)
+def test_second_order_noise_keeps_the_variance_with_fewer_steps(schedule: Schedule) -> None:
+    one = torch.ones(1, dtype=torch.float64)
+    gaussian = GaussianMixture.from_moments(one, torch.zeros(1, 1).double(), 0.3**2 * torch.eye(1)[None].double())
+    narrow = MixtureDenoiser(schedule, gaussian)
+
+    def error(sampler: str, steps: int) -> float:
+        noise = OneRowEach(steps + 1)
+        x0 = SAMPLERS[sampler](narrow, noise.step(-1, (1,)), time_grid(schedule, steps, "log_snr"), noise=noise)
+        return abs(x0.square().sum().item() - 0.3**2)
+
+    assert error("dpmpp_2m_sde", 20) < 0.2 * error("ddpm", 20)
+
+
+@dataclasses.dataclass
+class OneRowEach:
+    """Draw k is 1 in row k + 1, and 0 in the others."""
+
+    rows: int
+
+    def step(self, k: int, shape: Sequence[int], /) -> Tensor:
+        return torch.eye(self.rows, dtype=torch.float64)[k + 1].reshape(-1, *(1 for _ in shape)).expand(-1, *shape)
+
+
 class BatchNoise:
     """Noise for batches too large to draw image by image."""
 
@@ -232,6 +257,20 @@ def test_on_step_sees_every_step(denoiser: MixtureDenoiser, name: str) -> None:
     assert [step for step, _, _ in seen] == [0, 1, 2, 3]
     assert torch.equal(seen[-1][1], x0)
     torch.testing.assert_close(seen[-1][2], x0)  # the last step goes to x0_hat
+
+
+def test_an_observer_sees_a_step_without_its_extrapolation(denoiser: MixtureDenoiser) -> None:
+    observing, noise = Observing(denoiser), ImageNoise(5, range(3))
+    states: list[tuple[Tensor, Tensor]] = []
+    start, times = noise.initial(SHAPE).double(), time_grid(denoiser.schedule, 6)
+    SAMPLERS["dpmpp_2m_sde"](
+        observing, start, times, noise=noise, on_step=lambda _, x_s, x0_hat: states.append((x_s, x0_hat))
+    )
+    before = [start, *(x_s for x_s, _ in states)]
+    for k, (x_s, step) in enumerate(observing.path):
+        expected = step.mean(before[k], states[k][1]) + step.std * noise.step(k, SHAPE).double()
+        torch.testing.assert_close(x_s, expected)
+    assert not torch.allclose(observing.path[3][0], states[3][0])
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])

@@ -67,12 +67,15 @@ def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
         reproduce("curves", tmp_path, choice=Choice(methods=["naive"]), on_phase=nobody, on_step=nobody)
     with pytest.raises(SettingsError, match="numbers of sources of its own; leave 8 out"):
         reproduce("curves", tmp_path, choice=Choice(counts=[8]), on_phase=nobody, on_step=nobody)
-    with pytest.raises(SettingsError, match="not 40 images"):
-        reproduce("exactness", tmp_path, choice=Choice(images=40), on_phase=nobody, on_step=nobody)
+    drawing = Choice(images=40, steps=9, sampler="ddim")
+    with pytest.raises(SettingsError, match="of its own; leave --images 40, --steps 9, --sampler ddim out"):
+        reproduce("exactness", tmp_path, choice=drawing, on_phase=nobody, on_step=nobody)
     for name in ("prompts", "membership"):
-        with pytest.raises(SettingsError, match=f"'{name}' draws no images; leave 40 out"):
+        with pytest.raises(SettingsError, match=f"'{name}' draws no images; leave --images 40 out"):
             reproduce(name, tmp_path, choice=Choice(images=40), on_phase=nobody, on_step=nobody)
-    for wrong in (Choice(images=0), Choice(counts=[1])):
+    with pytest.raises(UnknownName, match="sampler"):
+        reproduce("splits", tmp_path, choice=Choice(sampler="dimm"), on_phase=nobody, on_step=nobody)
+    for wrong in (Choice(images=0), Choice(counts=[1]), Choice(steps=0)):
         with pytest.raises(SettingsError, match="expected"):
             reproduce("splits", tmp_path, choice=wrong, on_phase=nobody, on_step=nobody)
     with pytest.raises(SettingsError, match="0 seeds"):
@@ -104,6 +107,13 @@ def test_the_papers_epochs_are_of_the_data_given(images: int) -> None:
     assert 0 <= scale.steps * 256 - 800 * images < 8 * 256
     assert {parts * scale.trained(1, parts, seed=0).steps for parts in (1, 2, 4, 8)} == {scale.steps}
     assert DIGITS.over(images) == DIGITS
+
+
+def test_how_images_are_drawn_can_be_chosen() -> None:
+    chosen = Choice(images=7, steps=9, sampler="dpmpp_2m_sde").of(DIGITS)
+    assert (chosen.images, chosen.sampling.steps, chosen.sampling.sampler) == (7, 9, "dpmpp_2m_sde")
+    assert chosen.settings() != DIGITS.settings()
+    assert Choice().of(DIGITS) == DIGITS
 
 
 def test_the_papers_hyper_parameters() -> None:

@@ -33,12 +33,24 @@ class Wanted:
         str | None,
         typer.Option(help="Numbers of sources, in splits, with commas between, as in 2,4,8.", rich_help_panel=_WHAT),
     ] = None
+    steps: Annotated[
+        int | None, typer.Option(help="Sampler steps; more make sharper figures.", rich_help_panel=_WHAT)
+    ] = None
+    sampler: Annotated[str | None, typer.Option(help="Sampler, as for `intarsia sample`.", rich_help_panel=_WHAT)] = (
+        None
+    )
 
     def choice(self) -> Choice:
         from intarsia.experiments.reproduce import Choice
 
         counts = whole_numbers("--counts", self.counts)
-        return Choice(methods=split("--methods", self.methods) or (), images=self.images, counts=counts)
+        return Choice(
+            methods=split("--methods", self.methods) or (),
+            images=self.images,
+            counts=counts,
+            steps=self.steps,
+            sampler=self.sampler,
+        )
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ class Drawing:
 
     seed: Annotated[int, typer.Option(help="Seed; image k depends on it and on k alone.")] = 0
     steps: Annotated[int, typer.Option(help="Sampling steps.")] = 50
-    sampler: Annotated[str, typer.Option(help="ddpm, ddim, heun or dpmpp_2m.")] = "ddpm"
+    sampler: Annotated[str, typer.Option(help="ddpm, ddim, heun, dpmpp_2m or dpmpp_2m_sde.")] = "ddpm"
     spacing: Annotated[str, typer.Option(help="Spacing of the steps: uniform or log_snr.")] = "uniform"
     eta: Annotated[float, typer.Option(help="ddim: share of fresh noise, from 0 (none) to 1 (as ddpm).")] = 0.0
     guidance_scale: Annotated[float, typer.Option(help="Guidance towards labels or prompts; 1 is none.")] = 1.0

@@ -85,5 +85,6 @@ class _PathEvidence(Evidence):
 
 def _no_noise() -> SettingsError:
     return SettingsError(
-        "ito weights read the fresh noise of every step, and this sampler adds none; use ddpm, or ddim with eta > 0"
+        "ito weights read the fresh noise of every step, and this sampler adds none; use ddpm, dpmpp_2m_sde, or ddim "
+        "with eta > 0"
     )

@@ -9,7 +9,7 @@ from intarsia.diffusion.gaussian_mixture import GaussianMixture, MixtureDenoiser
 from intarsia.diffusion.grid import SPACINGS, time_grid
 from intarsia.diffusion.noise import ImageNoise, StepNoise, keyed_generator, keyed_normal
 from intarsia.diffusion.prediction import PREDICTIONS, Prediction, from_x0, target, to_eps, to_x0
-from intarsia.diffusion.samplers import SAMPLERS, Sampler, ddim, ddpm, dpmpp_2m, heun
+from intarsia.diffusion.samplers import SAMPLERS, Sampler, ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, heun
 from intarsia.diffusion.schedule import SCHEDULES, Cosine, Flow, Schedule, VPLinear, VPTable, expand, schedule_from
 from intarsia.diffusion.transition import Transition, ddim_transition
 
@@ -37,6 +37,7 @@ __all__ = [
     "ddim_transition",
     "ddpm",
     "dpmpp_2m",
+    "dpmpp_2m_sde",
     "exact_weights",
     "expand",
     "finished",

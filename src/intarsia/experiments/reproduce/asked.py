@@ -52,11 +52,14 @@ class Choice:
         methods: those to be compared, in `splits` and `owners`.
         images: drawn per set.
         counts: numbers of sources that a data set is shared out among, in `splits`.
+        steps, sampler: how images are drawn.
     """
 
     methods: Sequence[str] = ()
     images: int | None = None
     counts: Sequence[int] = ()
+    steps: int | None = None
+    sampler: str | None = None
 
     def check(self, name: str, recipe: Recipe | Calculation[Any]) -> None:
         """Refuse what this recipe would ignore."""
@@ -64,15 +67,23 @@ class Choice:
             raise SettingsError(f"'{name}' has methods of its own; leave {', '.join(self.methods)} out")
         if self.counts and name != "splits":
             raise SettingsError(f"'{name}' has numbers of sources of its own; leave {self.counts[0]} out")
-        if self.images is not None and isinstance(recipe, Calculation):
-            raise SettingsError(f"'{name}' draws numbers of its own, not {self.images} images; leave that out")
-        if self.images is not None and isinstance(recipe, Recipe) and not recipe.draws:
-            raise SettingsError(f"'{name}' draws no images; leave {self.images} out")
+        drawing = {"images": self.images, "steps": self.steps, "sampler": self.sampler}
+        given = [f"--{option} {value}" for option, value in drawing.items() if value is not None]
+        if given and isinstance(recipe, Calculation):
+            raise SettingsError(f"'{name}' draws numbers of its own; leave {', '.join(given)} out")
+        if given and isinstance(recipe, Recipe) and not recipe.draws:
+            raise SettingsError(f"'{name}' draws no images; leave {', '.join(given)} out")
 
     def of(self, usual: Scale) -> Scale:
+        sampling = replace(
+            usual.sampling,
+            steps=usual.sampling.steps if self.steps is None else self.steps,
+            sampler=self.sampler or usual.sampling.sampler,
+        )
         return replace(
             usual,
             methods=tuple(self.methods) or usual.methods,
             images=usual.images if self.images is None else self.images,
             counts=tuple(self.counts) or usual.counts,
+            sampling=sampling,
         )
