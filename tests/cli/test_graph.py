@@ -45,9 +45,10 @@ def test_a_compartment_learns_from_who_permits_it(joined: Path, tmp_path: Path, 
 
 def test_forget_says_what_it_trains_again_before_it_starts(joined: Path, run, done):
     before = contents(joined)
-    foreseen = "Trained again too, because they learned from it: fir (slice 1, 4 steps)."
+    foreseen = "Trained again too, because they learned from it: fir (slice 1, 4 steps, 16 sample-gradients)."
     answer = run("forget", joined, "elm", "--dry-run")
     assert foreseen in answer.out
+    assert "The training takes about 1 s on this machine." in answer.out
     assert foreseen in run("forget", joined, "elm").err
     assert contents(joined) == before
     answer = done("forget", joined, "elm", "--yes")

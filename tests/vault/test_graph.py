@@ -218,7 +218,12 @@ def test_what_is_owed_along_an_edge_cannot_be_composed_and_is_finished(
 ) -> None:
     vault, never = fresh(joined), fresh(lonely)
     plan = vault.plan_forget("elm")
-    assert [(each.name, each.slices, each.steps) for each in plan.others] == [("oak", (1, 2), 4)]
+    assert [(e.name, e.slices, e.steps, e.sample_gradients) for e in plan.others] == [("oak", (1, 2), 4, 8)]
+    one = vault.plan_forget("elm", vault.source("elm").manifest.ids[:1])
+    assert plan.seconds is not None
+    assert one.seconds is not None
+    assert 0 < plan.seconds < 10
+    assert vault.plan_forget("elm", measure=False).seconds is None
     vault.forgetting("elm")
     assert traces(vault.root, ["elm"]) == []
     with pytest.raises(SettingsError, match="'oak' cannot be used: it is out of use"):

@@ -156,11 +156,11 @@ def _whole(vault: Vault, name: str, output: Output, place: ReceiptFolder, *, dry
         f"the compartment{'s' if len(learned) > 1 else ''} {', '.join(learned)}" if learned else "no compartment"
     )
     document: dict[str, object] = {"vault": str(vault.root), "source": name, "images": count}
-    plan = vault.plan_forget(name, measure=False)
+    plan = vault.plan_forget(name, measure=dry_run)
     document["trained_again"] = [asdict(each) for each in plan.others]
     if dry_run:
-        document |= {"compartments": learned, "dry_run": True}
-        output.answer(document, f"Would delete for good {doomed}.", *_others(plan))
+        document |= {"compartments": learned, "dry_run": True, "seconds": plan.seconds}
+        output.answer(document, f"Would delete for good {doomed}.", *_others(plan), *_duration(plan))
         return
     if not yes:
         _ask(" ".join([f"This deletes for good {doomed}.", *_others(plan), "Go on?"]))
@@ -222,9 +222,9 @@ def _cost(plan: ForgetPlan) -> list[str]:
         lost = (
             f"The compartment {plan.source} goes; its record cannot be read, so train it again with `intarsia train`."
         )
-        return [lost, *_others(plan)]
+        return [lost, *_others(plan), *_duration(plan)]
     if not plan.steps:
-        return _others(plan)
+        return [*_others(plan), *_duration(plan)]
     share = plan.sample_gradients / plan.whole if plan.whole else 0.0
     again = f"{_slices(plan.slices)}, {counted(plan.steps, 'step')}, {plan.sample_gradients} sample-gradients"
     lines = [
@@ -233,9 +233,12 @@ def _cost(plan: ForgetPlan) -> list[str]:
     lines += _others(plan)
     if plan.because:
         lines.append(f"More than the images call for, because {plan.because}.")
-    if plan.seconds is not None:
-        lines.append(f"The training takes about {_time(plan.seconds)} on this machine.")
-    return lines
+    return [*lines, *_duration(plan)]
+
+
+def _duration(plan: ForgetPlan) -> list[str]:
+    """How long the training of all of them takes, if it was measured."""
+    return [] if plan.seconds is None else [f"The training takes about {_time(plan.seconds)} on this machine."]
 
 
 def _privacy(vault: Vault, name: str, text: str) -> list[str]:
@@ -245,7 +248,10 @@ def _privacy(vault: Vault, name: str, text: str) -> list[str]:
 
 def _others(plan: ForgetPlan) -> list[str]:
     """What comes of the compartments of others that learned from the source."""
-    again = [f"{each.name} ({_slices(each.slices)}, {counted(each.steps, 'step')})" for each in plan.others]
+    again = [
+        f"{each.name} ({_slices(each.slices)}, {counted(each.steps, 'step')}, {each.sample_gradients} sample-gradients)"
+        for each in plan.others
+    ]
     lost = sorted(set(plan.compartments) - {plan.source, *(each.name for each in plan.others)})
     lines = [f"Trained again too, because they learned from it: {', '.join(again)}."] if again else []
     return lines + ([f"Compartments that saw it and cannot be trained again: {', '.join(lost)}."] if lost else [])

@@ -113,14 +113,23 @@ class Forgetting:
 
     def measure(self, plan: ForgetPlan) -> float | None:
         """About how many seconds the training of a plan takes on this machine now, by a few steps on what stays."""
-        if not plan.sample_gradients:
-            return None
-        found = self._foresee(plan.source, plan.samples)
-        assert found.rollback is not None  # or there were no gradients
-        source = load_material(self.shelf.store, plan.source, neighbours_in(found.rollback.record))
-        few = frozenset(sample.id for sample in found.rollback.after.manifest.samples[: plan.rows])
+        rollbacks: dict[str, Rollback] = {}
+        if plan.samples:
+            found = self._foresee(plan.source, plan.samples)
+            rollbacks |= {plan.source: found.rollback} if found.rollback and found.owed else {}
+            learners = found.learners
+        else:
+            learners = follow(self.shelf, self._runs, _FORGET, plan.source, None)
+        rollbacks |= {each.name: each.rollback for each in learners if each.rollback and each.cause}
+        times = [self._seconds(name, rollback) for name, rollback in rollbacks.items() if rollback.gradients()[0]]
+        return sum(times) if times else None
+
+    def _seconds(self, name: str, rollback: Rollback) -> float:
+        source = load_material(self.shelf.store, name, neighbours_in(rollback.record))
+        rows = int(rollback.record["settings"]["rows"])
+        few = frozenset(sample.id for sample in rollback.after.manifest.samples[:rows])
         source = source.select(lambda sample: sample.id in few)
-        return seconds_per_step(self.runs.backbone, source, found.rollback.record) * plan.sample_gradients / plan.rows
+        return seconds_per_step(self.runs.backbone, source, rollback.record) * rollback.gradients()[0] / rows
 
     def begin(self, name: str, samples: Sequence[str]) -> Job[Outcome]:
         """Remove the samples and whatever learned from them; the job that is returned trains it again.
@@ -252,7 +261,7 @@ class Forgetting:
 def _agains(learners: Sequence[Learner]) -> tuple[Again, ...]:
     """What is trained again of the others, as a plan tells it."""
     return tuple(
-        Again(each.name, each.rollback.again, each.rollback.steps, each.rollback.because)
+        Again(each.name, each.rollback.again, each.rollback.steps, each.rollback.gradients()[0], each.rollback.because)
         for each in learners
         if each.rollback is not None and each.cause is not None
     )

@@ -53,12 +53,14 @@ class Again:
     Args:
         name: the source.
         slices: the slices (from 1) that are trained again, in `steps` steps.
+        sample_gradients: gradients of single images that this takes.
         because: why more is trained again than the samples call for, in words; empty otherwise.
     """
 
     name: str
     slices: tuple[int, ...]
     steps: int
+    sample_gradients: int
     because: str = ""
 
 
@@ -72,11 +74,12 @@ class ForgetPlan:
         left: how many samples stay.
         compartments: those that are taken out of use.
         slices: the slices (from 1) that are trained again, `steps` steps in all, of `rows` images.
-        sample_gradients: gradients of single images that this takes; a step for which no sample is left takes none.
+        sample_gradients: gradients of single images that this takes, beside those of `others`; a step for which no
+            sample is left takes none.
         whole: those of training the compartment from its beginning.
         because: why more is trained again than the samples call for, in words; empty otherwise.
         others: what is trained again besides, along the edges of the shard graph.
-        seconds: about how long the training takes on this machine now; None if it was not measured, or for nothing.
+        seconds: about how long all training takes on this machine now; None if it was not measured, or for nothing.
     """
 
     source: str
