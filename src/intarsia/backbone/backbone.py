@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from intarsia.backbone.compact import pack, round_to_codes
 from intarsia.backbone.latent_space import LatentSpace
@@ -115,6 +114,18 @@ class Backbone:
             self._networks[precision] = copy.deepcopy(self.network).to(PRECISIONS[precision])
         return self._networks[precision]
 
+    def network_with(self, changed: Mapping[str, Tensor], precision: str) -> Network:
+        """The network in a precision with some parameters in place of its own, by name; all others are shared.
+
+        Raises:
+            KeyError: it has no such parameter.
+        """
+        network = self.network_in(precision)
+        own = dict(network.named_parameters())
+        put = {id(own[name]): nn.Parameter(tensor, requires_grad=False) for name, tensor in changed.items()}
+        shared = {id(tensor): tensor for tensor in (*own.values(), *network.buffers())}
+        return copy.deepcopy(network, shared | put)  # deepcopy takes from this what it finds there, and copies the rest
+
     @cached_property
     def _networks(self) -> dict[str, Network]:
         return {"float32": self.network}
@@ -127,7 +138,7 @@ class Backbone:
         *,
         adaptation: Adaptation = PLAIN,
         precision: str = "float32",
-        changed: Mapping[str, Tensor] | None = None,
+        network: Network | None = None,
     ) -> Tensor:
         """E[x0 | x_t] as the network, changed by `adaptation`, sees it.
 
@@ -136,16 +147,13 @@ class Backbone:
             t: (B,) in [0, 1].
             labels: (B,) rows of the label table, or (B, tokens, dim) text states, as `context` gives them; null where
                 absent. Ignored by a backbone that takes neither.
-            changed: parameters to use in place of the network's own, by name, in the same precision.
+            network: one of `network_with`, of the same precision, in place of the backbone's own.
         Returns:
             (B, *latent_shape) float32.
         """
-        network = self.network_in(precision)
+        network = network or self.network_in(precision)
         arguments = (x_t.to(PRECISIONS[precision]), t * self.time_scale, self._context(labels, x_t))
-        if changed is None:
-            predicted = network(*arguments, adaptation=adaptation)
-        else:
-            predicted = functional_call(network, dict(changed), arguments, {"adaptation": adaptation})
+        predicted = network(*arguments, adaptation=adaptation)
         alpha, sigma = (expand(c(t), x_t) for c in (self.schedule.alpha, self.schedule.sigma))
         return to_x0(self.prediction, predicted.float(), x_t, alpha, sigma)
 

@@ -92,8 +92,9 @@ class CompartmentMember:
         self._pieces: Pieces | None = None
         self._working: dict[str, Tensor] = {}
         with torch.no_grad():
-            changed = self.changed_weights()
-            self._changed = None if changed is None else {k: p.to(dtype) for k, p in changed.items()}
+            changed = {name: p.to(dtype) for name, p in (self.changed_weights() or {}).items()}
+            self._changed = tuple(changed.values())
+            self._network = backbone.network_with(changed, self.precision) if changed else None
             if not isinstance(adapter, FullCopy):
                 working = {k: p.to(dtype) for k, p in compartment.params.items()}
                 self._pieces = adapter.pieces(backbone.network_in(self.precision), working)
@@ -126,7 +127,7 @@ class CompartmentMember:
         tensors = [
             *stored.params.values(),
             *stored.router.values(),
-            *(self._changed or {}).values(),
+            *self._changed,
             *self._working.values(),
         ]
         tensors += [tensor for kind in added for some in kind.values() for tensor in some]
@@ -178,14 +179,14 @@ class CompartmentMember:
 
     @torch.no_grad()
     def x0_hat(self, x_t: Tensor, t: Tensor, labels: Conditions) -> Tensor:
-        adaptation: Adaptation = Adapted([(self.pieces(labels), len(x_t))]) if self._changed is None else PLAIN
+        adaptation: Adaptation = Adapted([(self.pieces(labels), len(x_t))]) if self._network is None else PLAIN
         return self.backbone.x0_hat(
             x_t,
             t,
             self.context(labels),
             adaptation=adaptation,
             precision=self.precision,
-            changed=self._changed,
+            network=self._network,
         )
 
 

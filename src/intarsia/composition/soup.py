@@ -52,7 +52,8 @@ class Soup:
             for name in names
         }
         dtype = PRECISIONS[first.precision]
-        self._changed = {name: torch.as_tensor(average).to(dtype) for name, average in averages.items()}
+        soup = {name: torch.as_tensor(average).to(dtype) for name, average in averages.items()}
+        self._network = first.backbone.network_with(soup, first.precision)
 
     def conditions(self, label: str | Prompt) -> bool:
         return knows(self._backbone, label)
@@ -64,5 +65,5 @@ class Soup:
             t,
             self._backbone.context(labels),
             precision=self._precision,
-            changed=self._changed,
+            network=self._network,
         )

@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.random.bit_generator import ISeedSequence
+from numpy.typing import NDArray
 from torch import Tensor
 
 from intarsia.errors import SettingsError
@@ -31,7 +34,18 @@ def keyed_generator(*key: KeyPart) -> np.random.Generator:
     if not key:
         raise SettingsError("random numbers were asked for without a key: name them, such as (seed, sample id, step)")
     digest = hashlib.blake2b(b"".join(map(_encode, key)), digest_size=16, person=b"intarsia").digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    # BitGenerator takes an ISeedSequence, says numpy; its stubs for Philox leave that out.
+    return np.random.Generator(np.random.Philox(_Digest(digest)))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Digest(ISeedSequence):
+    """Philox's key as it is: the same as Philox(key=...), which asks the system for randomness that it then drops."""
+
+    digest: bytes
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[Any]:
+        return np.frombuffer(self.digest, dtype)
 
 
 def keyed_normal(shape: Sequence[int], *key: KeyPart, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -79,13 +93,15 @@ class ImageNoise:
 
 def _encode(part: KeyPart) -> bytes:
     """Kind, length, content: no two keys have the same encoding."""
-    match part:
-        case bytes():
-            kind, content = b"b", part
-        case str():
-            kind, content = b"s", part.encode()
-        case int() | np.integer() if not isinstance(part, bool):
-            kind, content = b"i", str(int(part)).encode()
-        case _:
-            raise SettingsError(f"random key part {part!r} is a {type(part).__name__}: give an int, a str or bytes")
-    return kind + len(content).to_bytes(8, "little") + content
+    if isinstance(part, np.integer):
+        part = int(part)
+    if type(part) not in (int, str, bytes):
+        raise SettingsError(f"random key part {part!r} is a {type(part).__name__}: give an int, a str or bytes")
+    return _encoded(part)
+
+
+# The same seeds, steps and purposes come again for every image of a batch. Typed, as 1 and True are equal.
+@lru_cache(maxsize=1 << 16, typed=True)
+def _encoded(part: KeyPart) -> bytes:
+    content = part if isinstance(part, bytes) else str(part).encode()
+    return type(part).__name__[:1].encode() + len(content).to_bytes(8, "little") + content
