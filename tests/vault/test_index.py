@@ -120,6 +120,29 @@ def test_the_tables_of_an_earlier_version_are_made_again(url: str, tmp_path: Pat
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("reading", [False, True])
+def test_a_write_ahead_log_keeps_nothing_either(tmp_path: Path, reading: bool) -> None:
+    """Such as a dashboard turns on that stays connected; one that is in the middle of reading is waited for."""
+    place = tmp_path / "db"
+    place.mkdir()
+    vault = made(tmp_path / "a.vault", f"sqlite:///{place / 'shared.db'}?timeout=0")
+    vault.add_source("oak", toy_source("oak"))
+    gone = toy_source("oak").manifest.samples[0]
+    with closing(sqlite3.connect(place / "shared.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",)
+        connection.execute("BEGIN" if reading else "SELECT 1")
+        assert len(connection.execute("SELECT * FROM samples").fetchall()) == 5
+        if reading:
+            with pytest.raises(VaultError, match=r"the change is made, but not the index, .* read by another process"):
+                vault.forget("oak", [gone.id])
+            connection.rollback()
+            vault.sources()
+        else:
+            vault.forget("oak", [gone.id])
+        assert traces(place, [gone.id, gone.text or ""]) == []
+        assert vault.verify().ok
+
+
 def test_a_crash_of_the_server_empties_the_index_which_is_noticed(server: Postgres, tmp_path: Path) -> None:
     vault = grown(made(tmp_path / "a.vault", server.create("crashes")), "oak", train=False)
     server.stop(crash=True)

@@ -1,6 +1,7 @@
 """The databases that an index may be kept in: a file of SQLite, or PostgreSQL by URL.
 
-What is forgotten must leave them as it leaves the folders. SQLite is told to overwrite what it deletes. PostgreSQL
+What is forgotten must leave them as it leaves the folders. SQLite is told to overwrite what it deletes, also where its
+users chose a write-ahead log. PostgreSQL
 keeps deleted rows in pages, in its log and in its statistics. So each vault has a schema of its own there, which is
 dropped and made again as a whole, and the files of its tables go with it; the tables are unlogged, so that no row
 reaches the log, a standby or a base backup; and no statistics are kept of their columns. A server that crashed empties
@@ -145,6 +146,23 @@ def _leave_no_copies(connection: Connection, metadata: MetaData, vault: str) -> 
         name = f'"{_schema(vault)}"."{table.name}"'
         connection.exec_driver_sql(f"ALTER TABLE {name} SET UNLOGGED")
         connection.exec_driver_sql(f"ALTER TABLE {name} {still}")
+
+
+def empty_log(engine: Engine) -> None:
+    """Bring what was changed from SQLite's write-ahead log, if the file has one, into the file: both are overwritten.
+
+    Raises:
+        VaultError: somebody reads an older state, which therefore still stands there.
+    """
+    if engine.dialect.name != SQLITE:
+        return
+    with engine.connect() as connection:
+        busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar()
+    if busy:
+        raise VaultError(
+            f"the index {engine.url} is being read by another process, so that what was deleted still stands in its "
+            "log; end that, then list the vault again"
+        )
 
 
 @contextlib.contextmanager

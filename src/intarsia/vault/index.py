@@ -21,7 +21,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from intarsia.data import Manifest, Sample
 from intarsia.errors import VaultError
 from intarsia.files import sync_folder
-from intarsia.vault.database import Text, check_url, clear_tables, database_errors, engine_of, file_url
+from intarsia.vault.database import Text, check_url, clear_tables, database_errors, empty_log, engine_of, file_url
 from intarsia.vault.records import CompartmentInfo, SourceInfo
 from intarsia.vault.store import INDEX_FILE
 
@@ -114,10 +114,11 @@ class Catalogue:
             with (
                 database_errors(str(self._url)),
                 engine_of(self._url, self._vault) as engine,
-                engine.begin() as connection,
             ):
-                clear_tables(connection, _Base.metadata, self._vault)
-                self._fill(connection, sources, compartments)
+                with engine.begin() as connection:
+                    clear_tables(connection, _Base.metadata, self._vault)
+                    self._fill(connection, sources, compartments)
+                empty_log(engine)
             return
         fresh = scratch / INDEX_FILE
         fresh.unlink(missing_ok=True)
