@@ -12,7 +12,8 @@ PINS := pyproject.toml constraints.txt
 BENCHMARKS = $(sort $(wildcard benchmarks/bench_*.py))
 
 # What the slow tests drive: a program, or several of which one is enough, and Debian's packages that bring it.
-SERVERS := chromium,chromium-browser,google-chrome:chromium /usr/lib/postgresql/*/bin/initdb,initdb:postgresql
+SERVERS := chromium,chromium-browser,google-chrome:chromium /usr/lib/postgresql/*/bin/initdb,initdb:postgresql \
+	swift-proxy-server:swift-proxy,swift-account,swift-container,swift-object
 
 # The second variable reaches the build environment of newer versions of pip, which the first one does not.
 INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \

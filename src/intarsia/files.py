@@ -23,6 +23,7 @@ from intarsia.digests import digest_of
 from intarsia.errors import CorruptError, SettingsError, VaultError
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_MANY = 100
 _SEAL = b'{"__metadata__":{"sha256":"'  # how a sealed file goes on after the length of its header
 _LENGTH, _HEX = 8, 64
 _SEALED = _LENGTH + len(_SEAL)
@@ -65,6 +66,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Bring all files below a folder, and the folders, to the disk."""
+    paths = [folder, *folder.rglob("*")]
+    if len(paths) > _MANY:
+        # Thousands of small pictures: one by one would take ten milliseconds each.
+        os.sync()
+        return
+    for path in paths:
+        sync_folder(path)
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:

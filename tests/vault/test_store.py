@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from intarsia.errors import VaultError
+from intarsia.vault.folders import new_folder
 from intarsia.vault.locks import folder_lock
-from intarsia.vault.store import new_folder
 
 
 def test_scratch_folders_that_nobody_holds_are_removed(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def audit(
     given = Given(**against.read(opened))
     with output.progress() as bars:
         subject = Subject(opened, settings, given, named, bars.phase, bars.show)
-        found = audit_vault(subject, name=vault.name or str(vault), skip=left_out)
+        found = audit_vault(subject, name=opened.root.name or vault, skip=left_out)
     write_atomic(out, found.report(at=f"{utc_now():%Y-%m-%d %H:%M} UTC").html().encode())
     rows = [(name, finding.verdict, finding.said) for name, finding in found.findings.items()]
     output.answer(found.document() | {"out": str(out)}, f"The page: {out}", Table(("check", "verdict", "what"), rows))

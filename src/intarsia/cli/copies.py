@@ -57,9 +57,9 @@ class Originals:
     def training(self, real: str, images: str) -> list[Source]:
         """The sources of a vault, a ready collection, or images of anybody, in the size of `images`."""
         from intarsia.data import read_pixels, read_source
-        from intarsia.vault.store import RECORD_FILE
+        from intarsia.vault.founding import is_vault
 
-        if (Path(real).expanduser() / RECORD_FILE).is_file():
+        if is_vault(real):
             return self._of_vault(real)
         if self.sources:
             raise SettingsError(f"{real} is no vault, but --sources names sources of one; give the folder of a vault")
@@ -151,7 +151,7 @@ def copies(
     Example: intarsia copies drawn emoji.vault --out copies
     """
     from intarsia.audit import copy_report
-    from intarsia.vault.store import new_folder
+    from intarsia.vault.folders import new_folder
 
     settings, network = searching.settings(), searching.features()
     training = originals.training(real, images)

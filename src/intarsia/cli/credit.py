@@ -104,7 +104,7 @@ def credit(
     Example: intarsia credit emoji.vault drawn --out credit
     """
     from intarsia.vault import Vault
-    from intarsia.vault.store import new_folder
+    from intarsia.vault.folders import new_folder
 
     settings, opened = reckoning.settings(), Vault.open(vault)
     asked, shares = split("--sources", sources), numbers("--prior", prior)

@@ -78,7 +78,7 @@ def emoji(
 
 
 def _write(sources: Sequence[Source], folder: Path, output: Output) -> None:
-    from intarsia.vault.store import new_folder
+    from intarsia.vault.folders import new_folder
 
     several = len(sources) > 1
     with new_folder(folder) as scratch:

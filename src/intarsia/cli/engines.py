@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -62,7 +61,7 @@ class Engines:
             yield engine
 
     @contextlib.contextmanager
-    def opened(self, vault: Path) -> Iterator[Vault]:
+    def opened(self, vault: str) -> Iterator[Vault]:
         """A vault whose compartments are trained there.
 
         Raises:

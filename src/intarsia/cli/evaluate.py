@@ -48,9 +48,9 @@ class Pictures:
         Raises:
             SettingsError: sources are named, but not of a vault.
         """
-        from intarsia.vault.store import RECORD_FILE
+        from intarsia.vault.founding import is_vault
 
-        if (Path(path).expanduser() / RECORD_FILE).is_file():
+        if is_vault(path):
             return self._of_vault(path, channels)
         if self.sources:
             raise SettingsError(f"{path} is no vault, but --sources names sources of one; give the folder of a vault")

@@ -60,5 +60,5 @@ def extend(
         if len(job.notes) > _SHOWN:
             output.note(f"… and {len(job.notes) - _SHOWN} more, listed with --json")
         outcome = show_steps(job, output)
-    document = {"vault": str(opened.root), **outcome.document(), "overlaps": list(job.notes)}
+    document = {"vault": opened.place, **outcome.document(), "overlaps": list(job.notes)}
     output.answer(document, f"Added {counted(outcome.samples, 'image')} to '{name}'.", *outcome_lines(outcome))

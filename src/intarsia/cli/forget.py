@@ -138,7 +138,7 @@ def _forget(
         if any(run.name == name and run.owed for run in opened.unfinished()):
             output.note(
                 f"images of '{name}' are gone already, and its training is not finished: say "
-                f"intarsia train {opened.root} {name} --resume"
+                f"intarsia train {opened.place} {name} --resume"
             )
         raise
     if ids is None:
@@ -155,7 +155,7 @@ def _whole(vault: Vault, name: str, output: Output, place: ReceiptFolder, *, dry
     doomed = f"the source '{name}'{images}, its training state and " + (
         f"the compartment{'s' if len(learned) > 1 else ''} {', '.join(learned)}" if learned else "no compartment"
     )
-    document: dict[str, object] = {"vault": str(vault.root), "source": name, "images": count}
+    document: dict[str, object] = {"vault": vault.place, "source": name, "images": count}
     plan = vault.plan_forget(name, measure=dry_run)
     document["trained_again"] = [asdict(each) for each in plan.others]
     if dry_run:
@@ -184,7 +184,7 @@ def _samples(
     doomed = f"{counted(len(plan.samples), 'image')} of '{name}' ({shown}; {plan.left} stay)"
     cost = [*_cost(plan), *_privacy(vault, name, "Its images have spent {}; to train it again is another release.")]
     if dry_run:
-        document = {"vault": str(vault.root), "dry_run": True, **asdict(plan)}
+        document = {"vault": vault.place, "dry_run": True, **asdict(plan)}
         output.answer(document, f"Would delete for good {doomed}.", *cost)
         return
     if not yes:
@@ -195,7 +195,7 @@ def _samples(
     output.note(f"{counted(len(plan.samples), 'image')} gone from '{name}', and what learned from them")
     outcome = show_steps(job, output)
     path = place.write(outcome.receipts)
-    document = {"vault": str(vault.root), **outcome.document(), "receipt": str(path)}
+    document = {"vault": vault.place, **outcome.document(), "receipt": str(path)}
     spent = _privacy(vault, name, "  privacy  {}, in all its trainings")
     output.answer(document, f"Forgot {doomed}.", *outcome_lines(outcome), *spent, f"Receipt: {path}")
 

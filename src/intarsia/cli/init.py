@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from intarsia.cli.output import Output
+from intarsia.cli.parameters import vault_place
 
 
 def init(
-    vault: Annotated[Path, typer.Argument(help="Folder to make.", metavar="VAULT", show_default=False)],
+    vault: Annotated[
+        str,
+        typer.Argument(
+            help="Folder to make; or s3://bucket/name.vault, for a vault that several machines share.",
+            metavar="VAULT",
+            show_default=False,
+            parser=vault_place,
+        ),
+    ],
     output: Output,
     backbone: Annotated[
         str,
@@ -26,7 +34,8 @@ def init(
         str | None,
         typer.Option(
             help="Database of the index, as postgresql+psycopg://user@host/database (password: PGPASSWORD, or a file "
-            "named by PGPASSFILE) or sqlite:////folder/file.db; without it the index is a file in the vault."
+            "named by PGPASSFILE) or sqlite:////folder/file.db; without it the index is a file in "
+            "the vault. One in a bucket needs it."
         ),
     ] = None,
 ) -> None:
@@ -40,10 +49,10 @@ def init(
     core = made.core.record
     channels, height, width = made.image_shape
     document = {
-        "vault": str(vault),
+        "vault": vault,
         "image_shape": [channels, height, width],
         "backbone": made.backbone.digest,
         "core": {"name": core["name"], "licence": core["licence"], "count": core["count"]},
     }
     line = f"{vault}: made for images of {height}x{width} with {channels} channels, on the core '{core['name']}'"
-    output.answer(document, line, f"Next: intarsia source add {shlex.quote(str(vault))} NAME DATA")
+    output.answer(document, line, f"Next: intarsia source add {shlex.quote(vault)} NAME DATA")

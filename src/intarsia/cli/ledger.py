@@ -80,7 +80,7 @@ def export(
     """
     from intarsia.ledger.bundle import read_bundle, write_bundle
     from intarsia.vault import Vault
-    from intarsia.vault.store import new_folder
+    from intarsia.vault.folders import new_folder
 
     ledger = Vault.open(vault).ledger
     with new_folder(out) as folder:

@@ -16,7 +16,24 @@ if TYPE_CHECKING:
 
 N = TypeVar("N", bound=Hashable)
 
-VaultPath = Annotated[Path, typer.Argument(help="Folder of the vault.", metavar="VAULT", show_default=False)]
+
+def vault_place(text: str) -> str:
+    """The place of a vault, as it is named on the command line.
+
+    Raises:
+        typer.BadParameter: nothing is named: an empty variable must never stand for the current folder.
+    """
+    if not text:
+        raise typer.BadParameter("it is empty; name a place, or say . for the current folder")
+    return text
+
+
+VaultPath = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of the vault, or s3://bucket/name.vault.", metavar="VAULT", show_default=False, parser=vault_place
+    ),
+]
 SourceName = Annotated[str, typer.Argument(help="Name of a source.", metavar="NAME", show_default=False)]
 PrincipalName = Annotated[str, typer.Argument(help="Name of a principal.", metavar="NAME", show_default=False)]
 GrantedSources = Annotated[list[str], typer.Argument(help="Names of sources.", metavar="SOURCE", show_default=False)]

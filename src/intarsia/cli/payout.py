@@ -46,7 +46,7 @@ def payout(
     Example: intarsia payout art.vault --amount 1000.00 --period 2027-01 --out january
     """
     from intarsia.vault import Vault
-    from intarsia.vault.store import new_folder
+    from intarsia.vault.folders import new_folder
 
     opened = Vault.open(vault)
     if out is None:

@@ -149,7 +149,7 @@ def _new_key_file(path: Path | None) -> Iterator[Any]:
         raise
 
 
-def _answer_key(output: Output, vault: Path, name: str, text: str, file: Path | None) -> None:
+def _answer_key(output: Output, vault: str, name: str, text: str, file: Path | None) -> None:
     place = {"key": text} if file is None else {"key_file": str(file)}
     said = f"Key of '{name}', shown this once: {text}" if file is None else f"The key of '{name}' is in {file}."
     output.answer({"vault": str(vault), "principal": name} | place, said)

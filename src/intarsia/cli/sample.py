@@ -191,7 +191,7 @@ def sample(
     """
     from intarsia.composition import SampleSettings
     from intarsia.vault import Vault
-    from intarsia.vault.store import new_folder
+    from intarsia.vault.folders import new_folder
 
     count = motif.count
     check_whole("--count", count, most=_MOST)

@@ -152,7 +152,7 @@ def _document(vault: Vault, ticket: Ticket) -> dict[str, object]:
     entry = None if ticket.evidence is None else vault.entry_with(ticket.evidence)
     sets = vault.ticket_images(ticket)
     affected = vault.affected(ticket)
-    return {"vault": str(vault.root), **_record(ticket), "compartments": affected, "entry": entry, "drawn": sets}
+    return {"vault": vault.place, **_record(ticket), "compartments": affected, "entry": entry, "drawn": sets}
 
 
 def _record(ticket: Ticket) -> dict[str, object]:

@@ -252,7 +252,7 @@ def _train(
             bars.show(step.name, step.step, step.steps, "" if step.loss is None else f"loss {step.loss:.4f}")
     _report(
         output,
-        vault=str(opened.root),
+        vault=opened.place,
         infos=[info for info in opened.compartments() if info.name in wanted],
         trained=trained,
     )
@@ -263,7 +263,7 @@ def _resume(vault: Vault, names: list[str], output: Output, *, save_every: int) 
     keep_receipts(vault, outcomes, output)
     trained = {outcome.source for outcome in outcomes}
     infos = [info for info in vault.compartments() if info.name in trained]
-    _report(output, vault=str(vault.root), infos=infos, trained=trained)
+    _report(output, vault=vault.place, infos=infos, trained=trained)
 
 
 def _parts(given: Sequence[str] | None) -> Sequence[str]:
@@ -273,7 +273,7 @@ def _parts(given: Sequence[str] | None) -> Sequence[str]:
 def _all(vault: Vault, trained: set[str]) -> list[str]:
     sources = [source.name for source in vault.sources() if source.signer is None]
     if not sources:
-        raise SettingsError(f"{vault.root} has no sources; add one with `intarsia source add`")
+        raise SettingsError(f"{vault.place} has no sources; add one with `intarsia source add`")
     if wanted := [name for name in sources if name not in trained]:
         return wanted
     raise SettingsError("every source is trained already; name those to train afresh and say --restart")

@@ -64,7 +64,7 @@ def _replay(vault: Vault, receipt: Path, output: Output) -> None:
 
     found = show_steps(vault.replaying(read_receipts(receipt)), output)
     document = {
-        "vault": str(vault.root),
+        "vault": vault.place,
         "receipt": str(receipt),
         "ok": all(each.ok for each in found),
         "replays": [asdict(each) for each in found],

@@ -130,7 +130,8 @@ def tell_drawn(
     if not store.ledger.writable:
         return store.tell(parts.sampled(result), unrecorded=unrecorded)
     accrual = Accrual.of(store, _earned(result, prior), len(result.images), REALISED)
-    return store.tell(parts.sampled(result, credit=accrual.write(store)))
+    digest = accrual.write(store)
+    return store.tell(parts.sampled(result, credit=digest), beside=[_place(digest)])
 
 
 def _earned(result: Result, prior: Mapping[str, float]) -> dict[str, int]:
@@ -160,14 +161,20 @@ def keep_credit(store: Store, receipt: Receipt, found: Credit) -> None:
         raise SettingsError("no credit is kept for these images; they were drawn by an earlier version")
     units = dict(zip(found.names, units_of(found.values), strict=True))
     accrual = Accrual.of(store, units, len(found.values), found.method)
-    store.tell(credited(number, accrual.write(store), found))
+    digest = accrual.write(store)
+    store.tell(credited(number, digest, found), beside=[_place(digest)])
+
+
+def _place(digest: str) -> str:
+    """Where a record is, by its path in the vault."""
+    return f"{ACCOUNTS}/{digest}{_SUFFIX}"
 
 
 def credit_problems(store: Store) -> list[tuple[str, str]]:
     """What is wrong with the accounts: by the place in the vault, what. Records that no entry names do no harm."""
     problems = []
     for each in drawn_sets(store.ledger.entries()):
-        place = f"{ACCOUNTS}/{each.digest}{_SUFFIX}"
+        place = _place(each.digest)
         try:
             Accrual.read(store, each.digest)
         except CorruptError as error:

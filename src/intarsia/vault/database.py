@@ -171,8 +171,12 @@ def database_errors(where: str, kinds: tuple[type[Exception], ...] = (SQLAlchemy
     try:
         yield
     except kinds as error:
-        reason = (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).split("\n")[0]
         raise VaultError(
-            f"the index {where} cannot be read or written ({reason}); see that the database is up and the disk not "
-            "full, then list the vault again"
+            f"the index {where} cannot be read or written ({reason_of(error)}); see that the database is up and the "
+            "disk not full, then list the vault again"
         ) from error
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in one line and without values."""
+    return (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).split("\n")[0]

@@ -55,7 +55,9 @@ class Lease:
 
         Raises:
             ForbiddenError: says which, and why.
+            VaultError: machines share the vault, and it cannot be known what they have changed.
         """
+        self.shelf.store.follow()
         seen, until = self._decided
         ended = until is not None and self.clock() >= until
         if ended or self._look() != seen:
@@ -78,7 +80,7 @@ class Lease:
     def _reserved(self, count: int) -> contextlib.AbstractContextManager[None]:
         if self.principal is None:
             return contextlib.nullcontext()
-        return Meter(self.shelf.store.principal(self.principal), self.clock).reserved(self.sources, count)
+        return Meter(self.shelf.store, self.principal, self.clock).reserved(self.sources, count)
 
     def _decide(self) -> None:
         """Read again what the right hangs on. Stamps come first: what changes while it is read is noticed next time."""

@@ -13,6 +13,7 @@ from intarsia.vault.clock import Clock
 from intarsia.vault.locks import folder_lock
 from intarsia.vault.principals import Grant, Principal, Quota, read_principal
 from intarsia.vault.records import read_record, write_record
+from intarsia.vault.store import PRINCIPALS, Store
 
 USED_FILE = "used.json"
 _PATIENCE = 60.0  # seconds to wait for another process that counts, or changes the grants
@@ -77,8 +78,13 @@ def allowances(principal: Principal, used: Used, now: datetime) -> tuple[Allowan
 class Meter:
     """Counts the images of one principal, whose folder it locks meanwhile."""
 
-    folder: Path
+    store: Store
+    name: str
     clock: Clock
+
+    @property
+    def folder(self) -> Path:
+        return self.store.principal(self.name)
 
     @contextlib.contextmanager
     def reserved(self, sources: Sequence[str], count: int) -> Iterator[None]:
@@ -124,7 +130,8 @@ class Meter:
     @contextlib.contextmanager
     def _counting(self) -> Iterator[tuple[Principal, dict[str, tuple[str, int]]]]:
         """What was drawn, to be changed; it is written when the block ends."""
-        with folder_lock(self.folder, f"{self.folder}: is being changed; try again", patience=_PATIENCE):
+        busy = f"{self.folder}: is being changed; try again"
+        with self.store.sharing(f"{PRINCIPALS}/{self.name}"), folder_lock(self.folder, busy, patience=_PATIENCE):
             for scratch in self.folder.glob(".*.part"):  # of a process that was killed while it wrote
                 scratch.unlink()
             principal, used = read_principal(self.folder), read_used(self.folder)

@@ -32,9 +32,10 @@ from intarsia.data.source import hash_fraction
 from intarsia.errors import CorruptError, SettingsError, UnknownName
 from intarsia.files import load_tensors, read_json, save_tensors
 from intarsia.routers import Basis
+from intarsia.vault.folders import new_folder
 from intarsia.vault.records import read_record, write_record
 from intarsia.vault.sources import check_shape
-from intarsia.vault.store import BACKBONE, CORE, new_folder
+from intarsia.vault.store import BACKBONE, CORE
 
 CORE_FILE = "core.json"
 BASIS_FILE = "basis.safetensors"

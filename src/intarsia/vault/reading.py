@@ -15,6 +15,7 @@ from intarsia.data import Sample, Source
 from intarsia.errors import CorruptError, VaultError
 from intarsia.ledger import Entry, Ledger
 from intarsia.vault.accounts import tell_drawn
+from intarsia.vault.bucket import url_of
 from intarsia.vault.choosing import choose
 from intarsia.vault.clock import Clock, utc_now
 from intarsia.vault.composing import compose
@@ -22,7 +23,7 @@ from intarsia.vault.composition import Composition
 from intarsia.vault.engines import Engine, Here
 from intarsia.vault.entitlement import Entitlement, load_principal, permitted
 from intarsia.vault.events import Parts, compartments_by_source
-from intarsia.vault.founding import VaultRecord
+from intarsia.vault.founding import VaultRecord, copy_of, origin_of
 from intarsia.vault.index import Catalogue
 from intarsia.vault.keyring import Identity, Keyring
 from intarsia.vault.lease import Lease
@@ -52,9 +53,15 @@ class VaultReader:
         self.root, self.record, self._clock = root, record, clock
         self._engine = engine or Here()
         self._catalogue = Catalogue(root, record.id, record.index_url)
-        self._store = Store(root, self._rebuild_index, clock=clock)
+        self._origin = origin_of(root, record)
+        self._store = Store(root, self._rebuild_index, clock=clock, origin=self._origin)
         self._shelf = Shelf(self._store)
         self._keyring = Keyring(self._store, clock)
+
+    @property
+    def place(self) -> str:
+        """Where the vault is: its folder, or the URL of one that machines share, of which `root` is a copy."""
+        return str(self.root) if self._origin is None else self._origin.url
 
     @property
     def ledger(self) -> Ledger:
@@ -66,14 +73,16 @@ class VaultReader:
         """Open a vault; what an interrupted change left is finished or undone first.
 
         Args:
+            path: a folder, or `s3://bucket/name.vault`, of which a copy is brought up to date.
             clock: what time it is, for grants and keys that end.
             engine: where compartments are trained; None trains in this process.
 
         Raises:
-            VaultError: the folder is no vault, or cannot be read.
+            VaultError: the place holds no vault, or cannot be read.
             CorruptError: its record is damaged.
         """
-        root = Path(path).expanduser()
+        url = url_of(path)
+        root = Path(path).expanduser() if url is None else copy_of(url)
         vault = cls(root, VaultRecord.read(root), clock=clock, engine=engine)
         vault._store.settle()
         return vault

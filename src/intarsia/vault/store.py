@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from intarsia.errors import VaultError
-from intarsia.files import disk_errors, read_json, sync_folder, write_json
+from intarsia.files import disk_errors, read_json, sync_folder, sync_tree, write_json
 from intarsia.ledger import Entry, Event, Ledger, Proof, Receipt
+from intarsia.ledger.log import ENTRIES_FILE, HEAD_FILE
 from intarsia.vault.change import Change
 from intarsia.vault.clock import Clock, utc_now
 from intarsia.vault.locks import file_lock, folder_lock
+from intarsia.vault.origin import Origin
 from intarsia.vault.salts import Salts
 
 RECORD_FILE = "vault.json"
@@ -45,8 +46,9 @@ BACKBONE, CORE, SOURCES, COMPARTMENTS, TRAINING, PRINCIPALS, PERMITS, BUDGETS, W
     "ledger",
 )
 _INDEXED = (SOURCES, COMPARTMENTS)
+_TOLD = tuple(f"{LEDGER}/{name}" for name in (ENTRIES_FILE, HEAD_FILE))
 _POLL = 0.2
-_MANY = 100
+_PATIENCE = 60.0  # seconds to wait for whoever else is writing to a vault that several machines share
 
 
 class Store:
@@ -56,10 +58,15 @@ class Store:
         root: the vault's folder.
         reindex: makes the index again from the folders, using a scratch folder that it is given.
         clock: what time the ledger says it is.
+        origin: where the vault comes from, if these folders are a copy of one that several machines share.
     """
 
-    def __init__(self, root: Path, reindex: Callable[[Path], None], *, clock: Clock = utc_now):
-        self.root, self._reindex = root, reindex
+    def __init__(
+        self, root: Path, reindex: Callable[[Path], None], *, clock: Clock = utc_now, origin: Origin | None = None
+    ):
+        self.root, self._reindex, self._origin = root, reindex, origin
+        if origin is not None:
+            origin.before_change = self._distrust_if_indexed
         self.ledger, self.salts = Ledger(root / LEDGER, clock=clock), Salts(root)
 
     def source(self, name: str) -> Path:
@@ -92,22 +99,30 @@ class Store:
         """Every name under which something of a source may be stored, sorted."""
         return sorted({name for kind in (SOURCES, COMPARTMENTS, TRAINING) for name in self.names(kind)})
 
-    def sole_trainer(self, name: str) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def sole_trainer(self, name: str) -> Iterator[None]:
         """Hold the training folder of a source.
 
         Raises:
             VaultError: somebody else does.
         """
-        return folder_lock(self.training(name), f"source '{name}' is being trained; wait for that to end, or stop it")
+        busy = f"source '{name}' is being trained; wait for that to end, or stop it"
+        with contextlib.ExitStack() as held:
+            if self._origin is not None:
+                held.enter_context(self._origin.sole_trainer(name))
+            with folder_lock(self.training(name), busy):
+                yield
 
     @contextlib.contextmanager
     def locked(self, *, patience: float = 0.0) -> Iterator[None]:
         """Be the only writer, after at most `patience` seconds; what an interrupted one left is settled first.
 
+        Where machines share the vault even the ledger is written to by one at a time, so that waiting is usual there.
+
         Raises:
             VaultError: another process is writing, or the folder cannot be written.
         """
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + (patience if self._origin is None else max(patience, _PATIENCE))
         with contextlib.ExitStack() as stack:
             while (holder := stack.enter_context(file_lock(self.root / LOCK_FILE))) is not None:
                 stack.close()
@@ -115,19 +130,42 @@ class Store:
                     raise VaultError(f"{self.root}: {holder} is changing this vault; try again when it has finished")
                 time.sleep(_POLL)
             self._recover()
+            if self._origin is not None:
+                stack.enter_context(self._origin.writing(max(0.0, deadline - time.monotonic())))
             yield
 
-    def tell(self, event: Event, *, unrecorded: bool = False) -> Receipt | None:
+    @contextlib.contextmanager
+    def sharing(self, *places: str) -> Iterator[None]:
+        """Write to these places in the block, beside any change; if other machines share the vault, for them too.
+
+        Raises:
+            VaultError: they share it, and one is writing for too long, or bucket or database cannot be reached.
+        """
+        if self._origin is None:
+            yield
+            return
+        with self.locked(patience=_PATIENCE), self._sent(places):
+            yield
+
+    @contextlib.contextmanager
+    def _sent(self, places: Iterable[str]) -> Iterator[None]:
+        if self._origin is not None:
+            self._origin.begin(places)
+        yield
+        if self._origin is not None:
+            self._origin.publish()
+
+    def tell(self, event: Event, *, unrecorded: bool = False, beside: Sequence[str] = ()) -> Receipt | None:
         """Record what changes nothing in the vault; without a lock, so that nobody waits for a long change.
 
         Args:
             unrecorded: go without (and return None) if the vault cannot be written.
+            beside: places that were written for it.
 
         Raises:
             VaultError: it cannot be written.
             CorruptError: the ledger is damaged.
         """
-        entry, openings = event.entry(self.salts.all(event.sources), self.ledger.clock())
         if not self.ledger.writable:
             if unrecorded:
                 return None
@@ -135,19 +173,50 @@ class Store:
                 f"{self.root}: cannot be written, so that its ledger cannot say what is drawn from it; make it "
                 "writable, or draw from it unrecorded (--unrecorded, unrecorded=True in Python)"
             )
-        return Receipt(entry, openings, self.ledger.append([entry])[0], self.ledger.key)
+        with self.sharing(*_TOLD, *beside):
+            entry, openings = event.entry(self.salts.all(event.sources), self.ledger.clock())
+            return Receipt(entry, openings, self.ledger.append([entry])[0], self.ledger.key)
 
     def settle(self) -> None:
         """Finish or undo what an interrupted writer left, unless a writer is at work right now.
 
+        If other machines share the vault, what they have changed is here afterwards.
+
         Raises:
-            VaultError: something was left, and the folder cannot be written.
+            VaultError: something was left, and the folder cannot be written; or what others changed cannot be had.
         """
-        if not self.names(WORK):
+        self.follow()
+        if self._origin is not None or not self.names(WORK):
             return
         with file_lock(self.root / LOCK_FILE) as holder:
             if holder is None:
                 self._recover()
+
+    def follow(self) -> None:
+        """See what other machines that share the vault have changed, if they do.
+
+        Raises:
+            VaultError: bucket or database cannot be reached, or somebody here is writing for too long.
+        """
+        if self._origin is None:
+            return
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            found = self._origin.look()
+            if not (found.behind or found.unsure or self.names(WORK)):
+                break
+            with file_lock(self.root / LOCK_FILE) as holder:
+                if holder is None:
+                    self._recover()
+                    self._origin.pull()
+                    break
+            if not found.behind:  # somebody here is at work, on the state that counts
+                break
+            if time.monotonic() >= deadline:
+                raise VaultError(f"{self.root}: {holder} is changing this copy; try again when it has ended")
+            time.sleep(_POLL)
+        if found.littered:
+            self._origin.tidy()
 
     @contextlib.contextmanager
     def change(self, *, patience: float = 0.0) -> Iterator[Change]:
@@ -177,7 +246,8 @@ class Store:
                     if not (staging / PLAN_FILE).exists():
                         shutil.rmtree(staging, ignore_errors=True)
             if change.moves:
-                change.proofs = self._carry_out(staging)
+                with self._sent([*change.moves, *(_TOLD if change.recorded else ())]):
+                    change.proofs = self._carry_out(staging)
                 if _is_indexed(change.moves):
                     self._refresh_after_change()
 
@@ -194,6 +264,10 @@ class Store:
             sync_folder(self.root / WORK)
             (self.root / INDEX_FILE).unlink(missing_ok=True)
             sync_folder(self.root)
+
+    def _distrust_if_indexed(self, places: Iterable[str]) -> None:
+        if _is_indexed(places):
+            self.distrust_index()
 
     def refresh_index(self) -> None:
         """Make the index again from the folders; for the only writer.
@@ -221,7 +295,8 @@ class Store:
         """Renames and removals alone: nobody's folder is opened, as whoever comes here may have no business in it."""
         for name in self.names(WORK):
             staging = self.root / WORK / name
-            if (staging / PLAN_FILE).exists():
+            # What a shared vault was about to become is only its copy's business until it counts.
+            if self._origin is None and (staging / PLAN_FILE).exists():
                 self._carry_out(staging)
             else:
                 with disk_errors(self.root):
@@ -263,49 +338,3 @@ class Store:
 def _is_indexed(targets: Iterable[str]) -> bool:
     """Whether the index tells of any of these places."""
     return any(target.split("/")[0] in _INDEXED for target in targets)
-
-
-def sync_tree(folder: Path) -> None:
-    """Bring all files below a folder, and the folders, to the disk."""
-    paths = [folder, *folder.rglob("*")]
-    if len(paths) > _MANY:
-        # Thousands of small pictures: one by one would take ten milliseconds each.
-        os.sync()
-        return
-    for path in paths:
-        sync_folder(path)
-
-
-@contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A scratch folder that becomes `path` when the block ends, and vanishes when it raises.
-
-    It is held while it is filled; those of killed processes, which nobody holds, are removed first.
-
-    Raises:
-        VaultError: there is something at `path` already, another process is making it, or the disk is full.
-    """
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise VaultError(f"{path} exists already; choose another place or remove it")
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    with disk_errors(path):
-        _sweep(path)
-        try:
-            scratch.mkdir(parents=True)
-            with folder_lock(scratch, f"{path}: another process is making it; choose another place"):
-                yield scratch
-                sync_tree(scratch)
-                os.replace(scratch, path)
-                sync_folder(path.parent)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _sweep(path: Path) -> None:
-    """Remove scratch folders for `path` that no living process holds."""
-    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}\.part")
-    beside = list(path.parent.iterdir()) if path.parent.is_dir() else []
-    for scratch in beside:
-        if ours.fullmatch(scratch.name) and scratch.is_dir():
-            with contextlib.suppress(VaultError), folder_lock(scratch, "held"):
-                shutil.rmtree(scratch, ignore_errors=True)

@@ -16,9 +16,10 @@ from intarsia.data.images import Resize
 from intarsia.errors import VaultError
 from intarsia.ledger import Receipt
 from intarsia.vault.adding import compare, read_into
+from intarsia.vault.bucket import url_of
 from intarsia.vault.crediting import VaultCredits
 from intarsia.vault.events import ingested
-from intarsia.vault.founding import found
+from intarsia.vault.founding import found, found_shared
 from intarsia.vault.importing import Imported, Importing, hand_over
 from intarsia.vault.jobs import VaultJobs
 from intarsia.vault.outcomes import Job, Outcome
@@ -29,7 +30,7 @@ from intarsia.vault.replay import Replay, replay
 from intarsia.vault.sources import write_source
 from intarsia.vault.store import SOURCES
 from intarsia.vault.training import Recipe, trainable
-from intarsia.vault.verify import VerifyReport, verify
+from intarsia.vault.verify import Problem, VerifyReport, verify
 
 
 class Vault(VaultJobs, VaultCredits):
@@ -47,19 +48,24 @@ class Vault(VaultJobs, VaultCredits):
         """Make a new vault.
 
         Args:
+            path: a folder; or `s3://bucket/name.vault`, which all machines share that reach the bucket and the
+                database, and of which this one keeps a copy in a folder of its own (docs/sharing.md).
             backbone: a backbone package, by the name of one that comes with intarsia or by its folder; or a backbone
                 and the core source it was trained on.
             url: a database for the index, of SQLite or PostgreSQL, in SQLAlchemy's form; None keeps it in the folder.
 
         Raises:
-            VaultError: the place is taken, or the disk is full.
+            VaultError: the place is taken, or the disk is full; or bucket or database cannot be reached.
             UnknownName: no such package.
             CorruptError: the package is damaged.
             IncompatibleError: the core's images are not of the backbone's shape.
             SettingsError: the URL cannot be used.
             MissingExtra: it is PostgreSQL's, and its client is not installed.
         """
-        found(Path(path).expanduser(), backbone, url)
+        if (bucket := url_of(path)) is not None:
+            found_shared(bucket, backbone, url)
+        else:
+            found(Path(path).expanduser(), backbone, url)
         return cls.open(path)
 
     def add_source(
@@ -245,7 +251,9 @@ class Vault(VaultJobs, VaultCredits):
         with self._store.locked():
             if not self._index_stands():
                 self._store.refresh_index()
-            return verify(self._store, self.record, self._catalogue)
+            report = verify(self._store, self.record, self._catalogue)
+            elsewhere = [] if self._origin is None else self._origin.problems()
+        return replace(report, problems=(*report.problems, *(Problem(name, what) for name, what in elsewhere)))
 
     def replay(self, receipts: Sequence[Receipt]) -> tuple[Replay, ...]:
         """`replaying`, to its end.

@@ -26,6 +26,7 @@ from intarsia.vault.index import Catalogue
 from intarsia.vault.kept import KEPT
 from intarsia.vault.material import NEIGHBOURS
 from intarsia.vault.meter import USED_FILE, read_used
+from intarsia.vault.origin import ORIGIN_FILE
 from intarsia.vault.package import Core, check_package, package_files, read_core
 from intarsia.vault.parts import read_part
 from intarsia.vault.permits import PERMIT_FILE, learners
@@ -98,7 +99,7 @@ class VerifyReport:
 def verify(store: Store, record: VaultRecord, catalogue: Catalogue) -> VerifyReport:
     """Check the whole vault while nobody writes: digests, images against ids, and that the parts belong together."""
     found = _Verifier(store, record)
-    found.strangers("", _ROOT)
+    found.strangers("", {*_ROOT, ORIGIN_FILE})
     found.public()
     infos = [info for name in store.names(SOURCES) if (info := found.source(name)) is not None]
     for name in store.names(COMPARTMENTS):
