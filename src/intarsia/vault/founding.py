@@ -19,6 +19,7 @@ from intarsia.vault.bucket import Bucket, url_of
 from intarsia.vault.database import check_url
 from intarsia.vault.events import begun
 from intarsia.vault.folders import new_folder
+from intarsia.vault.heads import Heads
 from intarsia.vault.index import Catalogue
 from intarsia.vault.origin import ORIGIN_FILE, Origin
 from intarsia.vault.package import copy_package, find_package, read_core, write_package
@@ -127,19 +128,22 @@ def found_shared(url: str, backbone: str | Path | tuple[Backbone, Source], datab
             "name it with --index (url= in Python)"
         )
     bucket, copies = Bucket(url), copies_folder()
-    if there := sorted(bucket.sizes()):
-        raise VaultError(f"{url} is not empty (it holds {there[0]}); choose another place, or remove what is there")
     scratch = copies / f".{secrets.token_hex(16)}.part"
-    try:
-        root = scratch / name_of(url)
-        found(root, backbone, database)
-        write_json(root / ORIGIN_FILE, {"url": url})
-        record = VaultRecord.read(root)
-        assert record.index_url is not None
-        Origin(root, url, record.index_url, record.id).create()
-        os.replace(scratch, copies / record.id)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with Heads(database, url).sole("make") as alone:
+        if alone is None:
+            raise VaultError(f"{url}: another machine is making a vault there; choose another place")
+        if there := sorted(bucket.sizes()):
+            raise VaultError(f"{url} is not empty (it holds {there[0]}); choose another place, or remove what is there")
+        try:
+            root = scratch / name_of(url)
+            found(root, backbone, database)
+            write_json(root / ORIGIN_FILE, {"url": url})
+            record = VaultRecord.read(root)
+            assert record.index_url is not None
+            Origin(root, url, record.index_url, record.id).create()
+            os.replace(scratch, copies / record.id)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def copy_of(url: str) -> Path:
