@@ -12,7 +12,7 @@ from intarsia.cli import forget as forget_module
 from intarsia.compartments.slices import slice_of
 from intarsia.vault import Vault
 
-from .helpers import QUICK, contents
+from .helpers import QUICK, contents, write_images
 
 
 @pytest.fixture
@@ -62,6 +62,19 @@ def test_a_dry_run_says_what_it_would_cost_and_changes_nothing(sliced: Path, run
     assert "on this machine" in answer.out
     assert "Would delete for good the source 'oak' (6 images of Ada)" in run("forget", sliced, "oak", "--dry-run").out
     assert contents(sliced) == before
+
+
+def test_who_else_holds_the_same_picture_is_said(sliced: Path, tmp_path: Path, run, done):
+    images = write_images(tmp_path / "fir", 2)
+    done("source", "add", sliced, "ash", images, "--owner", "Dan", "--licence", "MIT")
+    ours, theirs = (Vault.open(sliced).source(name).manifest.ids for name in ("fir", "ash"))
+    said = "Other sources hold some of these pictures too, and keep them: ash."
+    assert said in run("forget", sliced, "fir", "--sample", theirs[0], "--dry-run").out
+    assert said in run("forget", sliced, "fir", "--dry-run").out
+    alone = next(id for id in ours if id not in theirs)
+    assert done("forget", sliced, "fir", "--sample", alone, "--yes")["also_in"] == []
+    assert done("forget", sliced, "fir", "--sample", theirs[0], "--yes")["also_in"] == ["ash"]
+    assert theirs[0] in Vault.open(sliced).source("ash").manifest.ids
 
 
 def test_forgetting_images_asks_first(sliced: Path, run, monkeypatch: pytest.MonkeyPatch):

@@ -159,11 +159,11 @@ def _whole(vault: Vault, name: str, output: Output, place: ReceiptFolder, *, dry
     plan = vault.plan_forget(name, measure=dry_run)
     document["trained_again"] = [asdict(each) for each in plan.others]
     if dry_run:
-        document |= {"compartments": learned, "dry_run": True, "seconds": plan.seconds}
-        output.answer(document, f"Would delete for good {doomed}.", *_others(plan), *_duration(plan))
+        document |= {"compartments": learned, "dry_run": True, "seconds": plan.seconds, "also_in": plan.also_in}
+        output.answer(document, f"Would delete for good {doomed}.", *_others(plan), *_kept(plan), *_duration(plan))
         return
     if not yes:
-        _ask(" ".join([f"This deletes for good {doomed}.", *_others(plan), "Go on?"]))
+        _ask(" ".join([f"This deletes for good {doomed}.", *_others(plan), *_kept(plan), "Go on?"]))
     place.check()
     job = vault.forgetting(name, announce=place.promise)
     place.write(job.receipts)
@@ -172,8 +172,9 @@ def _whole(vault: Vault, name: str, output: Output, place: ReceiptFolder, *, dry
     receipts = [receipt.document() for receipt in outcome.receipts]
     account = next((each.values.get("account") for each in outcome.receipts[0].openings if each.source == name), None)
     document |= {"compartments": list(outcome.gone), "receipt": str(path), "receipts": receipts, "account": account}
+    document |= {"also_in": plan.also_in}
     earned = f"What it earned is still owed, under account {account}: the receipt alone tells whose that is"
-    output.answer(document, f"Forgot {doomed}.", f"Receipt: {path}", *([earned] if account else []))
+    output.answer(document, f"Forgot {doomed}.", *_kept(plan), f"Receipt: {path}", *([earned] if account else []))
 
 
 def _samples(
@@ -182,7 +183,8 @@ def _samples(
     plan = vault.plan_forget(name, ids, measure=dry_run)
     shown = ", ".join(id[:12] for id in plan.samples[:_SHOWN]) + (", …" if len(plan.samples) > _SHOWN else "")
     doomed = f"{counted(len(plan.samples), 'image')} of '{name}' ({shown}; {plan.left} stay)"
-    cost = [*_cost(plan), *_privacy(vault, name, "Its images have spent {}; to train it again is another release.")]
+    spends = _privacy(vault, name, "Its images have spent {}; to train it again is another release.")
+    cost = [*_cost(plan), *_kept(plan), *spends]
     if dry_run:
         document = {"vault": vault.place, "dry_run": True, **asdict(plan)}
         output.answer(document, f"Would delete for good {doomed}.", *cost)
@@ -195,9 +197,9 @@ def _samples(
     output.note(f"{counted(len(plan.samples), 'image')} gone from '{name}', and what learned from them")
     outcome = show_steps(job, output)
     path = place.write(outcome.receipts)
-    document = {"vault": vault.place, **outcome.document(), "receipt": str(path)}
+    document = {"vault": vault.place, **outcome.document(), "receipt": str(path), "also_in": plan.also_in}
     spent = _privacy(vault, name, "  privacy  {}, in all its trainings")
-    output.answer(document, f"Forgot {doomed}.", *outcome_lines(outcome), *spent, f"Receipt: {path}")
+    output.answer(document, f"Forgot {doomed}.", *outcome_lines(outcome), *_kept(plan), *spent, f"Receipt: {path}")
 
 
 def outcome_lines(outcome: Outcome) -> list[str]:
@@ -234,6 +236,12 @@ def _cost(plan: ForgetPlan) -> list[str]:
     if plan.because:
         lines.append(f"More than the images call for, because {plan.because}.")
     return [*lines, *_duration(plan)]
+
+
+def _kept(plan: ForgetPlan) -> list[str]:
+    """Who else holds the same pictures: nobody else says so to whoever asked for them to go."""
+    shown = ", ".join(plan.also_in)
+    return [f"Other sources hold some of these pictures too, and keep them: {shown}."] if shown else []
 
 
 def _duration(plan: ForgetPlan) -> list[str]:

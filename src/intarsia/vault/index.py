@@ -26,6 +26,7 @@ from intarsia.vault.records import CompartmentInfo, SourceInfo
 from intarsia.vault.store import INDEX_FILE
 
 _ROWS = 5000
+_ASKED = 500  # values in one question
 
 
 class _Base(DeclarativeBase):
@@ -168,6 +169,18 @@ class Catalogue:
         with self._session() as session:
             rows = session.scalars(query.order_by(_SampleRow.source, _SampleRow.id))
             return [(row.source, _sample(row)) for row in rows]
+
+    def holders(self, name: str, ids: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The other sources that hold some of these samples of a source too, sorted; None is all that it holds."""
+        query = select(_SampleRow.source).distinct().where(_SampleRow.vault == self._vault, _SampleRow.source != name)
+        own = select(_SampleRow.id).where(_SampleRow.vault == self._vault, _SampleRow.source == name)
+        with self._session() as session:
+            if ids is None:
+                return tuple(sorted(session.scalars(query.where(_SampleRow.id.in_(own)))))
+            parts = (ids[start : start + _ASKED] for start in range(0, len(ids), _ASKED))
+            return tuple(
+                sorted({each for part in parts for each in session.scalars(query.where(_SampleRow.id.in_(part)))})
+            )
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[Session]:

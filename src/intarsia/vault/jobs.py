@@ -68,6 +68,8 @@ class VaultJobs(VaultTickets):
         if samples is not None and self._is_away(name):
             return withdrawal(self._shelf, name, listed(samples))
         plan = self._forgetting().plan(name, None if samples is None else listed(samples))
+        also_in = self._ask(lambda index: index.holders(name, plan.samples or None))
+        plan = replace(plan, also_in=also_in)
         return replace(plan, seconds=self._forgetting().measure(plan)) if measure else plan
 
     def permits(self, name: str) -> tuple[str, ...]:

@@ -80,6 +80,7 @@ class ForgetPlan:
         because: why more is trained again than the samples call for, in words; empty otherwise.
         others: what is trained again besides, along the edges of the shard graph.
         seconds: about how long all training takes on this machine now; None if it was not measured, or for nothing.
+        also_in: other sources that hold some of these pictures too, and keep them.
     """
 
     source: str
@@ -94,6 +95,7 @@ class ForgetPlan:
     because: str = ""
     others: tuple[Again, ...] = ()
     seconds: float | None = None
+    also_in: tuple[str, ...] = ()
 
 
 class Job(Generic[T]):

@@ -182,6 +182,7 @@ function foreseen({ source, samples }, plan) {
     plan.others.length > 0 &&
       `Trained again too, because they learned from it: ${plan.others.map(({ name }) => name).join(", ")}.`,
     lost.length > 0 && `Out of use, because they learned from it: ${lost.join(", ")}.`,
+    plan.also_in.length > 0 && `Other sources hold some of these pictures too, and keep them: ${plan.also_in.join(", ")}.`,
     plan.because && `More than the pictures call for, because ${plan.because}.`,
     !again && "Nothing has to be trained again.",
     again && plan.seconds !== null && `That takes about ${span(plan.seconds)}.`,
