@@ -83,7 +83,7 @@ def opacus(backbone: Backbone, kind: Kind, rows: int, precision: str) -> Callabl
         warnings.simplefilter("ignore")  # those of its own dependencies, on import
         from opacus import GradSampleModule
         from opacus.optimizers import DPOptimizer
-    network = as_uvit(copy.deepcopy(backbone.network), "this benchmark")
+    network = as_uvit(copy.deepcopy(backbone.network), "this benchmark", "take another preset")
     params = kind.initial(network, classes=0, seed=0)
     model = Prompted(network, params) if isinstance(kind, DeepPrompts) else with_peft(backbone, kind, params)
     dtype = PRECISIONS[resolve_precision(precision)]

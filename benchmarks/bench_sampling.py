@@ -42,7 +42,7 @@ class PlainMember(StandIn):
     def x0_hat(self, x_t: Tensor, t: Tensor, labels: Conditions) -> Tensor:
         backbone, dtype = self.member.backbone, PRECISIONS[self.member.precision]
         prompts = {name: p.to(dtype) for name, p in self.member.compartment.params.items()}
-        network = as_uvit(backbone.network_in(self.member.precision), "this benchmark")
+        network = as_uvit(backbone.network_in(self.member.precision), "this benchmark", "take another preset")
         predicted = plain_forward(network, prompts, x_t.to(dtype), t * backbone.time_scale).float()
         alpha, sigma = expand(backbone.schedule.alpha(t), x_t), expand(backbone.schedule.sigma(t), x_t)
         return to_x0(backbone.prediction, predicted, x_t, alpha, sigma)

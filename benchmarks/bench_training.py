@@ -66,7 +66,10 @@ def main() -> None:
     torch.manual_seed(0)
     backbone = build(options.preset)
     fast = resolve_precision("auto")
-    networks = {p: as_uvit(backbone.network_in(p), "this benchmark") for p in dict.fromkeys(("float32", fast))}
+    networks = {
+        p: as_uvit(backbone.network_in(p), "this benchmark", "take another preset")
+        for p in dict.fromkeys(("float32", fast))
+    }
     contenders = {
         f"{name} {precision}": stepper(forward, network, options.rows, PRECISIONS[precision])
         for precision, network in networks.items()

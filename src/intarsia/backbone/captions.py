@@ -26,7 +26,7 @@ class CaptionReader:
     """
 
     def __init__(self, backbone: Backbone, encoder: TextEncoder):
-        network = as_uvit(backbone.network, "the adapter 'text'")
+        network = as_uvit(backbone.network, "the adapter 'text'", "train lora or full")
         self.encoder, self._dim = encoder, network.config.dim
         self._names = encoder.pooled(backbone.labels) if backbone.labels else None
         self._table = network.label_emb.weight if backbone.labels else None

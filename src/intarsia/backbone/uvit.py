@@ -301,12 +301,14 @@ class UViT(Network):
         return grid.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
 
-def as_uvit(network: Network, what: str) -> UViT:
+def as_uvit(network: Network, what: str, instead: str) -> UViT:
     """The network as a U-ViT, for what is made of its tokens and blocks.
 
     Raises:
-        SettingsError: it is another network; `what` says what cannot be had of it.
+        SettingsError: it is another network; `what` says what cannot be had of it, `instead` what to do.
     """
     if not isinstance(network, UViT):
-        raise SettingsError(f"{what} is made for a U-ViT, and this backbone's network is a {type(network).__name__}")
+        raise SettingsError(
+            f"{what} is made for a U-ViT, and this backbone's network is a {type(network).__name__}; {instead}"
+        )
     return network

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from intarsia.backbone.network import Network
 from intarsia.backbone.unet import UNet
-from intarsia.backbone.uvit import UViT, UViTConfig, as_uvit
+from intarsia.backbone.uvit import UViT
 from intarsia.checks import check_number, check_whole
-from intarsia.compartments.pieces import MOST, Params, Pieces, Shapes, prompt_keys_values
+from intarsia.compartments.pieces import MOST, Params, Pieces, Shapes, of_uvit, prompt_keys_values
 from intarsia.compartments.text import TextPrompts
 from intarsia.diffusion import keyed_normal
 from intarsia.errors import SettingsError, UnknownName
@@ -118,7 +118,7 @@ class DeepPrompts:
         check_whole("tokens", self.tokens, most=MOST)
 
     def shapes(self, network: Network, *, classes: int) -> Shapes:
-        sets, config = classes + 1 if self.per_class else 1, _shape(self, network)
+        sets, config = classes + 1 if self.per_class else 1, of_uvit(self, network).config
         return {f"{block}.prompts": (sets, self.tokens, config.dim) for block in config.blocks}
 
     def initial(self, network: Network, *, classes: int, seed: int) -> dict[str, Tensor]:
@@ -128,7 +128,7 @@ class DeepPrompts:
         }
 
     def pieces(self, network: Network, params: Params) -> Pieces:
-        uvit = as_uvit(network, f"the adapter '{self.name}'")
+        uvit = of_uvit(self, network)
         return Pieces(prefix={b: prompt_keys_values(uvit, b, params[f"{b}.prompts"]) for b in uvit.config.blocks})
 
 
@@ -145,19 +145,19 @@ class Parallel:
         check_whole("width", self.width, most=MOST)
 
     def shapes(self, network: Network, *, classes: int) -> Shapes:
-        config = _shape(self, network)
+        config = of_uvit(self, network).config
         each: Shapes = {"down": (self.width, config.dim), "up": (config.dim, self.width), "bias": (config.dim,)}
         return {f"{block}.{name}": shape for block in config.blocks for name, shape in each.items()}
 
     def initial(self, network: Network, *, classes: int, seed: int) -> dict[str, Tensor]:
         params = {name: torch.zeros(shape) for name, shape in self.shapes(network, classes=classes).items()}
-        config = _shape(self, network)
+        config = of_uvit(self, network).config
         for block in config.blocks:
             params[f"{block}.down"] = keyed_normal((self.width, config.dim), "parallel", seed, block) / config.dim**0.5
         return params
 
     def pieces(self, network: Network, params: Params) -> Pieces:
-        blocks = _shape(self, network).blocks
+        blocks = of_uvit(self, network).config.blocks
         return Pieces(branch={b: (params[f"{b}.down"], params[f"{b}.up"], params[f"{b}.bias"]) for b in blocks})
 
 
@@ -176,11 +176,6 @@ class FullCopy:
 
     def pieces(self, network: Network, params: Params) -> Pieces:
         return Pieces()
-
-
-def _shape(kind: AdapterKind, network: Network) -> UViTConfig:
-    """The shape of a U-ViT, for kinds that add to its blocks; raises SettingsError for another network."""
-    return as_uvit(network, f"the adapter '{kind.name}'").config
 
 
 Kind = Lora | DeepPrompts | Parallel | TextPrompts | FullCopy

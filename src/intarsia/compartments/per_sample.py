@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from intarsia.backbone.network import Network
 from intarsia.backbone.text import Prompt
-from intarsia.backbone.uvit import Adaptation, Layer, as_uvit, attention
+from intarsia.backbone.uvit import Adaptation, Layer, attention
 from intarsia.compartments.adapters import DeepPrompts, FullCopy, Kind, Lora, Parallel
-from intarsia.compartments.pieces import prompt_keys_values
+from intarsia.compartments.pieces import of_uvit, prompt_keys_values
 from intarsia.compartments.text import TextPrompts
 from intarsia.errors import SettingsError
 
@@ -120,7 +120,7 @@ def _adaptation(
         return _PerSample(low_rank=copies, scale=kind.scale)
     if isinstance(kind, Parallel):
         return _PerSample(branch=copies)
-    uvit = as_uvit(network, f"the adapter '{kind.name}'")
+    uvit = of_uvit(kind, network)
     blocks = uvit.config.blocks
     if not isinstance(kind, TextPrompts):
         return _PerSample(prefix={b: prompt_keys_values(uvit, b, copies[f"{b}.prompts"]) for b in blocks})

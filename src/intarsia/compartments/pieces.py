@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from intarsia.backbone.uvit import Block, Layer, UViT, attention
+from intarsia.backbone.network import Network
+from intarsia.backbone.uvit import Block, Layer, UViT, as_uvit, attention
 from intarsia.errors import SettingsError
 
 Params = Mapping[str, Tensor]
@@ -44,6 +46,21 @@ class Pieces:
             raise SettingsError("prompts per class need the class of each image; this compartment has no classes")
         prefix = {block: (keys[rows], values[rows]) for block, (keys, values) in self.prefix.items()}
         return replace(self, prefix=prefix, lead=None if self.lead is None else self.lead[rows])
+
+
+class Named(Protocol):
+    """A kind of adapter."""
+
+    name: ClassVar[str]
+
+
+def of_uvit(kind: Named, network: Network) -> UViT:
+    """The network, for kinds that add to a U-ViT's tokens and blocks.
+
+    Raises:
+        SettingsError: it is another one.
+    """
+    return as_uvit(network, f"the adapter '{kind.name}'", "train lora or full")
 
 
 def prompt_keys_values(network: UViT, block: str, prompts: Tensor) -> tuple[Tensor, Tensor]:

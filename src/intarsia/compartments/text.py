@@ -12,9 +12,8 @@ from torch.nn import functional as F
 
 from intarsia.backbone.network import Network
 from intarsia.backbone.text import MINILM, MINILM_DIGEST, MINILM_DIM, Prompt, TextEncoder
-from intarsia.backbone.uvit import as_uvit
 from intarsia.checks import check_whole
-from intarsia.compartments.pieces import MOST, Params, Pieces, Shapes, prompt_keys_values
+from intarsia.compartments.pieces import MOST, Params, Pieces, Shapes, of_uvit, prompt_keys_values
 from intarsia.diffusion import keyed_normal
 from intarsia.errors import SettingsError
 
@@ -45,7 +44,7 @@ class TextPrompts:
             check_whole(name, getattr(self, name), most=MOST)
 
     def shapes(self, network: Network, *, classes: int) -> Shapes:
-        config = as_uvit(network, f"the adapter '{self.name}'").config
+        config = of_uvit(self, network).config
         dim = config.dim
         shapes: Shapes = {"text.map": (dim, self.states), "text.bias": (dim,)}
         each: Shapes = {"prompts": (1, self.tokens, dim), "down": (self.width, dim), "up": (dim, self.width)}
@@ -54,7 +53,7 @@ class TextPrompts:
 
     def initial(self, network: Network, *, classes: int, seed: int) -> dict[str, Tensor]:
         """The feed-forward's branch adds nothing at first; prompts and caption tokens are there at once."""
-        dim = as_uvit(network, f"the adapter '{self.name}'").config.dim
+        dim = of_uvit(self, network).config.dim
         scales = {"map": self.states**-0.5, "prompts": _SMALL, "down": dim**-0.5}
         params = {}
         for name, shape in self.shapes(network, classes=classes).items():
@@ -64,7 +63,7 @@ class TextPrompts:
 
     def pieces(self, network: Network, params: Params) -> Pieces:
         """What does not depend on captions; no image is ever adapted by it alone, but by `captioned`."""
-        uvit = as_uvit(network, f"the adapter '{self.name}'")
+        uvit = of_uvit(self, network)
         blocks = uvit.config.blocks
         return Pieces(
             prefix={block: prompt_keys_values(uvit, block, params[f"{block}.prompts"]) for block in blocks},
@@ -73,7 +72,7 @@ class TextPrompts:
 
     def captioned(self, network: Network, params: Params, pieces: Pieces, captions: Sequence[Prompt | None]) -> Pieces:
         """`pieces` with the prefix sets and leads of S captions, in their order; None is the null caption."""
-        like, uvit = params["text.map"], as_uvit(network, f"the adapter '{self.name}'")
+        like, uvit = params["text.map"], of_uvit(self, network)
         tokens = F.linear(self.padded(captions).to(like), like, params["text.bias"])  # (S, length, D)
         prefix = {}
         for block, fixed in pieces.prefix.items():

@@ -25,6 +25,7 @@ from intarsia.routers.part import SampleSet, one_thread
 Params = dict[str, Tensor]
 PARAM_NAMES = ("query", "hidden.weight", "hidden.bias", "out.weight", "out.bias")
 _TIME_NUMBERS = 32
+_NEED = "a router on the backbone's features", "take gaussian or prototype instead of reference or joint"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ class HeadSettings:
 @torch.no_grad()
 def mid_features(backbone: Backbone, x_t: Tensor, t: Tensor, *, precision: str = "float32") -> Tensor:
     """Tokens after the backbone's middle block, for x_t (B, *latent_shape) at times t (B,): (B, L, D) float32."""
-    network = as_uvit(backbone.network_in(precision), "a router on the backbone's features")
+    network = as_uvit(backbone.network_in(precision), *_NEED)
     context = torch.full((len(x_t),), len(backbone.labels), device=x_t.device) if backbone.labels else None
     tokens = network.embed(x_t.to(network.pos_embed.dtype), t * backbone.time_scale, context)
     return network.encode(tokens)[0].float()
@@ -86,7 +87,7 @@ def feature_dim(backbone: Backbone) -> int:
     Raises:
         SettingsError: the network has none.
     """
-    return as_uvit(backbone.network, "a router on the backbone's features").config.dim
+    return as_uvit(backbone.network, *_NEED).config.dim
 
 
 def initial_params(dim: int, outputs: int, settings: HeadSettings) -> Params:

@@ -26,6 +26,7 @@ from intarsia.routers import (
     ReferencePart,
     RouterPart,
 )
+from intarsia.routers.heads import feature_dim
 from intarsia.routers.part import SampleSet
 from intarsia.routers.private import fit_private, label_counts
 from intarsia.vault.package import Core
@@ -95,12 +96,15 @@ def chosen_parts(routers: Sequence[str | PartSettings]) -> dict[str, PartSetting
     return dict(sorted(chosen.items()))
 
 
-def check_parts(chosen: Collection[str], core: Core, *, private: bool = False, adapter: Kind | None = None) -> None:
+def check_parts(
+    chosen: Collection[str], backbone: Backbone, core: Core, *, private: bool = False, adapter: Kind | None = None
+) -> None:
     """Refuse parts that cannot be fitted here, before anything is trained.
 
     Raises:
-        SettingsError: the core kept no pictures for the other side of `reference` parts; or there is no private way to
-            fit a part; or a part for captions, which the adapter does not read.
+        SettingsError: `reference` parts, and the core kept no pictures for their other side, or the backbone has no
+            features for them; or there is no private way to fit a part; or a part for captions, which the adapter does
+            not read.
     """
     if private and (strange := sorted(set(chosen) - {"gaussian"})):
         raise SettingsError(
@@ -110,8 +114,10 @@ def check_parts(chosen: Collection[str], core: Core, *, private: bool = False, a
     if CAPTION in chosen and adapter is not None and not isinstance(adapter, TextPrompts):
         raise SettingsError(
             f"the router part '{CAPTION}' is fitted to captions, which the adapter '{adapter.name}' does not read; "
-            "train with the adapter 'text', or leave it out"
+            "train with the adapter 'text', which needs a U-ViT, or leave it out"
         )
+    if "reference" in chosen:
+        feature_dim(backbone)  # which refuses
     if "reference" in chosen and not core.kept:
         raise SettingsError(
             "this vault's core kept no pictures, which 'reference' parts need; make the vault from a package that "

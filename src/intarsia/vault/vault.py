@@ -195,7 +195,9 @@ class Vault(VaultJobs, VaultCredits):
         self._store.settle()
         trained = trainable(settings or TrainSettings(), self.backbone)
         recipe = Recipe(trained, chosen_parts(routers))
-        check_parts(recipe.routers, self.core, private=trained.privacy is not None, adapter=trained.adapter)
+        check_parts(
+            recipe.routers, self.backbone, self.core, private=trained.privacy is not None, adapter=trained.adapter
+        )
         runs = self._runs()
         begun = runs.begin(listed(names), recipe, neighbours=listed(neighbours), restart=restart)
         return runs.steps(begun, save_every=save_every)

@@ -111,6 +111,14 @@ def test_the_backbone_is_the_pipeline(pipe: Any, package: Path) -> None:
     assert torch.equal(backbone.x0_hat(X_T, T), backbone.x0_hat(X_T, T, null))
 
 
+def test_the_network_in_bfloat16_says_the_same_and_the_other_stays(package: Path) -> None:
+    backbone = Backbone.load(package / "backbone")
+    full = backbone.x0_hat(X_T, T)
+    half = backbone.x0_hat(X_T, T, precision="bfloat16")
+    assert 0 < (half - full).abs().max() < 0.1 * full.abs().max()
+    assert torch.equal(backbone.x0_hat(X_T, T), full)
+
+
 @pytest.mark.parametrize("adapter", [LORA, FullCopy()], ids=["lora", "full"])
 def test_forgetting_a_sample_is_never_having_seen_it(adapter: Any, vault: Vault, package: Path, tmp_path: Path) -> None:
     name = "ada" if adapter is LORA else "ben"
@@ -207,8 +215,9 @@ def test_what_is_left_open_is_as_the_network_has_it(package: Path, tmp_path: Pat
     [
         ({"adapter": DeepPrompts(tokens=2)}, "the adapter 'prompts' is made for a U-ViT, and this backbone's network"),
         ({"adapter": Lora(targets=("attn.qkv",))}, "LoRA target 'attn.qkv': .* expected some of to_q"),
+        ({"routers": ["reference"]}, "a router on the backbone's features is made for a U-ViT, .* take gaussian"),
         (
-            {"slices": 1, "privacy": Privacy(epsilon=3.0, delta=1e-3)},
+            {"slices": 1, "privacy": Privacy(epsilon=3.0)},
             "private training is for backbones without a text encoder",
         ),
     ],
@@ -217,8 +226,10 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_begun(
     changes: dict[str, Any], says: str, vault: Vault
 ) -> None:
     vault.add_source("cyd", source("cyd", range(3)))
+    changes = {"routers": [ROUTER], **changes}
+    routers = changes.pop("routers")
     with pytest.raises(SettingsError, match=says):
-        vault.train("cyd", settings(**changes))
+        vault.train("cyd", settings(**changes), routers=routers)
     assert not list((vault.root / "training").iterdir())
 
 

@@ -107,7 +107,7 @@ class Workshop:
             SettingsError: routers that cannot be fitted here.
         """
         recipe = Recipe(trainable(settings, self.backbone), chosen_parts(routers))
-        check_parts(recipe.routers, self.core, adapter=recipe.settings.adapter)
+        check_parts(recipe.routers, self.backbone, self.core, adapter=recipe.settings.adapter)
         steps = settings.steps
         if self.engine is not None:
             self._hand_out(self.engine, place, sources, recipe, on_step)
