@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from intarsia.audit.questions import Question
+from intarsia.backbone.text import without_bars
 from intarsia.errors import IncompatibleError, InputError, require
 
 # Of OpenAI's and OpenCLIP's models alike.
@@ -115,9 +116,10 @@ def _load(folder: Path, kind: str) -> tuple[Any, Any]:
     transformers = require("transformers", "text")
     only_here: dict[str, Any] = {"local_files_only": True}
     try:
-        model, found = getattr(transformers, kind).from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, **only_here
-        )
+        with without_bars(transformers):
+            model, found = getattr(transformers, kind).from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, **only_here
+            )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **only_here)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(

@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from intarsia.backbone.text import Prompt
+from intarsia.backbone.text import Prompt, without_bars
 from intarsia.digests import canonical_json, digest_of
 from intarsia.errors import InputError, require
 from intarsia.files import read_bytes, tensors_to_bytes
@@ -69,13 +69,14 @@ class PromptEncoder:
         """
         transformers = require("transformers", "diffusers")
         try:
-            model, found = transformers.CLIPTextModel.from_pretrained(
-                folder / "text_encoder",
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-                local_files_only=True,
-            )
+            with without_bars(transformers):
+                model, found = transformers.CLIPTextModel.from_pretrained(
+                    folder / "text_encoder",
+                    use_safetensors=True,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                    local_files_only=True,
+                )
             tokenizer = _tokenizer(folder / "tokenizer")
         except (OSError, ValueError, KeyError) as error:
             line = " ".join(str(error).split())[:200]

@@ -6,8 +6,9 @@ forgetting would leave a trace.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -170,15 +171,13 @@ def _places(folder: Path) -> tuple[Path, Path]:
 def _load(name: str, model_at: Path, words_at: Path) -> TextEncoder:
     transformers = require("transformers", "text")
     only_here: dict[str, Any] = {"local_files_only": True}
-    bars = transformers.utils.logging
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
     try:
         config = transformers.AutoConfig.from_pretrained(model_at, **only_here)
         kind = getattr(transformers, _CLASSES.get(config.model_type, "AutoModel"))
-        model, found = kind.from_pretrained(
-            model_at, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **only_here
-        )
+        with without_bars(transformers):
+            model, found = kind.from_pretrained(
+                model_at, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **only_here
+            )
         tokenizer = transformers.AutoTokenizer.from_pretrained(words_at, **only_here)
         limit = _limit(model_at, model.config, tokenizer)
     except (OSError, ValueError, KeyError) as error:
@@ -186,15 +185,25 @@ def _load(name: str, model_at: Path, words_at: Path) -> TextEncoder:
             f"{name}: no text encoder can be read from it ({_one_line(error)}); it takes a transformers text model "
             "with its tokenizer, weights in safetensors"
         ) from error
-    finally:
-        if shown:
-            bars.enable_progress_bar()
     # What is not in the file would be drawn at random; of poolers nothing is asked.
     if lost := sorted(key for key in found["missing_keys"] if not key.startswith("pooler.")):
         raise InputError(f"{name} lacks {', '.join(lost[:3])}; give the folder of a whole text model")
     files = [model_at / _CONFIG, *model_at.glob(_WEIGHTS), *(words_at / each for each in _TOKENIZER)]
     digest = _digest({path.name: digest_of(path.read_bytes()) for path in files if path.is_file()}, limit)
     return TextEncoder(name, digest, model.config.hidden_size, limit, tokenizer, model.eval().requires_grad_(False))
+
+
+@contextlib.contextmanager
+def without_bars(transformers: Any) -> Iterator[None]:
+    """Within, transformers draws no progress bar of its own for every model that it reads."""
+    bars = transformers.utils.logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 def _limit(folder: Path, config: Any, tokenizer: Any) -> int:

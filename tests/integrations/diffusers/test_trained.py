@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -109,6 +110,33 @@ def test_the_backbone_is_the_pipeline(pipe: Any, package: Path) -> None:
     null = backbone.context([None] * 3)
     assert null is not None
     assert torch.equal(backbone.x0_hat(X_T, T), backbone.x0_hat(X_T, T, null))
+
+
+def test_tokenizers_of_older_pipelines_are_read_too(tmp_path: Path, loaded: Any) -> None:
+    """Two tables and a padding of its own, as Stable Diffusion 2 has."""
+    folder = stable_diffusion(tmp_path)
+    words = folder / "tokenizer"
+    shutil.rmtree(words)
+    words.mkdir()
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(tmp_path / "words" / name, words)
+    ends = {
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": "a",
+    }
+    (words / "special_tokens_map.json").write_text(json.dumps(ends))
+    (words / "tokenizer_config.json").write_text(
+        json.dumps({"model_max_length": 12, "tokenizer_class": "CLIPTokenizer"})
+    )
+    backbone = convert_pipeline(folder)
+    backbone.save(tmp_path / "saved")
+    again = Backbone.load(tmp_path / "saved")
+    assert (again.digest, again.text.digest) == (backbone.digest, backbone.text.digest)
+    assert again.text.tokenizer("a", padding="max_length", max_length=4)["input_ids"][-1] == 2
+    padded = torch.tensor([[0, 28, 1, *[2] * 9]])
+    torch.testing.assert_close(again.text.ask("a").states, loaded.text_encoder(padded)[0][0].detach())
 
 
 def test_the_network_in_bfloat16_says_the_same_and_the_other_stays(package: Path) -> None:
