@@ -134,9 +134,9 @@ def test_tokenizers_of_older_pipelines_are_read_too(tmp_path: Path, loaded: Any)
     backbone.save(tmp_path / "saved")
     again = Backbone.load(tmp_path / "saved")
     assert (again.digest, again.text.digest) == (backbone.digest, backbone.text.digest)
-    assert again.text.tokenizer("a", padding="max_length", max_length=4)["input_ids"][-1] == 2
-    padded = torch.tensor([[0, 28, 1, *[2] * 9]])
-    torch.testing.assert_close(again.text.ask("a").states, loaded.text_encoder(padded)[0][0].detach())
+    assert again.text.tokenizer("b", padding="max_length", max_length=4)["input_ids"] == [0, 29, 1, 2]
+    padded = torch.tensor([[0, 29, 1, *[2] * 9]])
+    torch.testing.assert_close(again.text.ask("b").states, loaded.text_encoder(padded)[0][0].detach())
 
 
 def test_the_network_in_bfloat16_says_the_same_and_the_other_stays(package: Path) -> None:
