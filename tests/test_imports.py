@@ -44,7 +44,7 @@ SAME_AS = {"__main__": "cli"}
 CORE = {"PIL", "cryptography", "fsspec", "numpy", "packaging", "safetensors", "sqlalchemy", "torch"}
 MORE = {
     "integrations": {"accelerate", "diffusers", "peft", "ray", "transformers"},
-    "serving": {"fastapi", "h11", "prometheus_client", "pydantic", "starlette", "uvicorn"},
+    "serving": {"fastapi", "h11", "prometheus_client", "pydantic", "ray", "starlette", "uvicorn"},
     "cli": {"rich", "typer"},
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,7 +73,7 @@ class Engines:
             yield Vault.open(vault, engine=engine)
 
 
-def check_engine(engine: str, for_ray: dict[str, object]) -> None:
+def check_engine(engine: str, for_ray: Mapping[str, object]) -> None:
     """Refuse an engine that is none, and options of Ray, by their flags, without it.
 
     Raises:

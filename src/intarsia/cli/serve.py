@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 from dataclasses import dataclass
@@ -11,13 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from intarsia.checks import check_number, check_whole
+from intarsia.cli.engines import LOCAL, check_engine
 from intarsia.cli.output import Output
 from intarsia.cli.parameters import VaultPath
 from intarsia.errors import require
 
 if TYPE_CHECKING:
-    from intarsia.serving import ServeSettings
+    from collections.abc import Iterator
 
+    from intarsia.serving import ServeSettings
+    from intarsia.serving.service import Replicas
+    from intarsia.vault import Vault
+
+_RAY = "Which processes draw"
 _LIMITS, _DEFAULTS = "Limits", "What is taken where a request does not say"
 
 
@@ -81,9 +88,66 @@ class Serving:
         return ServeSettings(memory_bytes=int(given.pop("memory") * 2**30), seal=seal, **given)
 
 
+@dataclass(frozen=True)
+class Fleet:
+    """Which processes draw."""
+
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local: this process draws; ray: replicas on a Ray cluster do (docs/ray.md).", rich_help_panel=_RAY
+        ),
+    ] = "local"
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="ray: HOST:PORT of the cluster, of which this machine is a node, or auto for the one that runs here; "
+            "without it $RAY_ADDRESS, or else Ray is started here for this command.",
+            rich_help_panel=_RAY,
+        ),
+    ] = None
+    replicas: Annotated[
+        str | None,
+        typer.Option(
+            help="ray: how many draw, MIN:MAX by how much there is to do, or one number; 1 by default.",
+            rich_help_panel=_RAY,
+        ),
+    ] = None
+    cpus_per_replica: Annotated[
+        float | None,
+        typer.Option(help="ray: processors, and threads, of each; 1 by default.", rich_help_panel=_RAY),
+    ] = None
+
+    @contextlib.contextmanager
+    def drawing(self, vault: Vault, settings: ServeSettings) -> Iterator[Replicas | None]:
+        """Who draws, for as long as the block runs; None is this process.
+
+        Raises:
+            UnknownName: no such engine.
+            SettingsError: an option of another engine, or there is no cluster, or no room in it.
+            VaultError: a machine of the cluster does not see the vault's folder.
+            MissingExtra: Ray Serve is not installed.
+        """
+        given = {"--address": self.address, "--replicas": self.replicas, "--cpus-per-replica": self.cpus_per_replica}
+        check_engine(self.engine, given)
+        if self.engine == LOCAL:
+            yield None
+            return
+        require("ray.serve", "ray")
+        from intarsia.integrations.ray.cluster import connected
+        from intarsia.serving.replicas import Scaling, replicas
+
+        scaling = Scaling.read(
+            self.replicas or "1", cpus=1.0 if self.cpus_per_replica is None else self.cpus_per_replica
+        )
+        with connected(self.address), replicas(vault, settings, scaling) as found:
+            yield found
+
+
 def serve(
     vault: VaultPath,
     serving: Serving,
+    fleet: Fleet,
     output: Output,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is every one there is.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 8000,
@@ -106,7 +170,7 @@ def serve(
     settings, opened = serving.settings(), Vault.open(vault)
     if serving.receipts is not None:
         ReceiptFolder(opened.root, opened.ledger, folder=serving.receipts).check()
-    with bound(host, port) as listener:
+    with bound(host, port) as listener, fleet.drawing(opened, settings) as replicas:
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         text, owner = Key.make(scopes=SCOPES) if ipaddress.ip_address(host).is_loopback else ("", None)
@@ -114,4 +178,4 @@ def serve(
             {"vault": str(vault), "url": address, "key": text or None},
             f"Serving {vault} at {address}#key={text}" if text else f"Serving {vault} at {address}",
         )
-        serve_forever(opened, settings, owner, listener)
+        serve_forever(opened, settings, owner, listener, replicas=replicas)

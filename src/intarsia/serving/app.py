@@ -15,7 +15,7 @@ from intarsia.serving.metrics import Watch
 from intarsia.serving.provenance import version_here
 from intarsia.serving.routes import ROUTERS
 from intarsia.serving.schemas import Failure
-from intarsia.serving.service import Service
+from intarsia.serving.service import Replicas, Service
 from intarsia.serving.settings import ServeSettings
 from intarsia.serving.static import page_router
 from intarsia.vault import Key, Vault
@@ -29,11 +29,18 @@ _FAILURES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(vault: Vault, settings: ServeSettings | None = None, *, owner: Key | None = None) -> FastAPI:
+def create_app(
+    vault: Vault,
+    settings: ServeSettings | None = None,
+    *,
+    owner: Key | None = None,
+    replicas: Replicas | None = None,
+) -> FastAPI:
     """An application that serves a vault.
 
     Args:
         owner: a key that is kept in memory alone, with which whoever started the service may do everything.
+        replicas: who draws; None draws in this process.
 
     Raises:
         IncompatibleError: the vault's backbone draws latents of an autoencoder that it does not have.
@@ -41,7 +48,7 @@ def create_app(vault: Vault, settings: ServeSettings | None = None, *, owner: Ke
     if not vault.backbone.pixels and vault.backbone.autoencoder is None:
         raise IncompatibleError("this vault's backbone draws latents, not pictures; serve one with its own autoencoder")
     chosen = settings or ServeSettings()
-    service = Service(vault, chosen, owner=owner)
+    service = Service(vault, chosen, owner=owner, replicas=replicas)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

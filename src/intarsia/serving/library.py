@@ -68,6 +68,10 @@ class Library:
                     del self._kept[key]
         self.loaded.forget(source)
 
+    def sweep(self) -> None:
+        """Keep nothing that another process has forgotten or replaced."""
+        self.loaded.keep({info.name: info.digest for info in self._vault.compartments()})
+
     def _without(self, member: CompartmentMember) -> None:
         with self._lock:
             for key, composition in list(self._kept.items()):

@@ -30,7 +30,7 @@ from intarsia.vault import Composition
 
 MODEL = "intarsia"
 _MOST_SHOWN = 50  # steps of the weights that are told
-_SEEDS = 2**31
+SEEDS = 2**31
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Order:
         check_whole("num_inference_steps", given.num_inference_steps or limits.steps, most=limits.max_steps)
         weights, routing = mixing(service, given.weights, given.routing)
         settings = SampleSettings(
-            seed=secrets.randbelow(_SEEDS) if given.seed is None else given.seed,
+            seed=secrets.randbelow(SEEDS) if given.seed is None else given.seed,
             steps=given.num_inference_steps or limits.steps,
             sampler=given.sampler,
             guidance_scale=given.guidance_scale,

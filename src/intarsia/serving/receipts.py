@@ -63,17 +63,27 @@ class Receipts:
         id, seal = str(receipt.proof.index), self.kept.seal(receipt, fresh=True)
         if seal is None:
             return id
-        drawn = Drawn(principal, receipt, seal, result.names, to_uint8(result.images))
-        with self._lock:
-            self._drawn[id] = drawn
-            self._bytes += drawn.bytes
-            while self._bytes > self.most and len(self._drawn) > 1:
-                self._bytes -= self._drawn.popitem(last=False)[1].bytes
+        self.put(id, Drawn(principal, receipt, seal, result.names, to_uint8(result.images)))
         try:
             self.kept.keep(receipt, seal)
         except VaultError as error:  # the client has it in its images, and from memory as long as this runs
             log.warning("the receipt %s will not outlast this service: %s", id, error)
         return id
+
+    def put(self, id: str, drawn: Drawn) -> None:
+        """Keep in memory what was drawn here or elsewhere."""
+        with self._lock:
+            self._drawn[id] = drawn
+            self._bytes += drawn.bytes
+            while self._bytes > self.most and len(self._drawn) > 1:
+                self._bytes -= self._drawn.popitem(last=False)[1].bytes
+
+    def take(self, id: str | None) -> Drawn | None:
+        """Hand it over to somebody else who keeps it; None if it is not in memory here."""
+        with self._lock:
+            drawn = None if id is None else self._drawn.pop(id, None)
+            self._bytes -= 0 if drawn is None else drawn.bytes
+        return drawn
 
     def get(self, id: str, principal: str | None) -> Receipt:
         """The receipt of one's own images.

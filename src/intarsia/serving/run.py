@@ -19,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from intarsia.errors import SettingsError
 from intarsia.serving.app import create_app
 from intarsia.serving.metrics import Lines
+from intarsia.serving.service import Replicas
 from intarsia.serving.settings import ServeSettings
 from intarsia.vault import Key, Vault
 
@@ -92,14 +93,21 @@ class _Server(uvicorn.Server):
                 signal.signal(each, handler)
 
 
-def serve_forever(vault: Vault, settings: ServeSettings, owner: Key | None, listener: socket.socket) -> None:
+def serve_forever(
+    vault: Vault,
+    settings: ServeSettings,
+    owner: Key | None,
+    listener: socket.socket,
+    *,
+    replicas: Replicas | None = None,
+) -> None:
     """Serve until SIGINT or SIGTERM; requests under way are finished, as long as `shutdown_seconds` allow."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     logging.captureWarnings(True)
     config = uvicorn.Config(
-        create_app(vault, settings, owner=owner),
+        create_app(vault, settings, owner=owner, replicas=replicas),
         log_config=None,
         log_level="warning",
         access_log=False,

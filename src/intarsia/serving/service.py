@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from fastapi import Request
 
@@ -26,10 +26,26 @@ from intarsia.vault import Key, Vault
 from intarsia.vault.kept import KeptReceipts
 from intarsia.vault.receipts import ReceiptFolder
 
+if TYPE_CHECKING:
+    from intarsia.serving.callers import Caller
+    from intarsia.serving.drawing import Message
+    from intarsia.serving.schemas import ImageRequest
+
 log = logging.getLogger("intarsia.serving")
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Replicas(Protocol):
+    """Other processes that draw from the same vault; `most` is how many there may be."""
+
+    @property
+    def most(self) -> int: ...
+
+    def draw(self, service: Service, caller: Caller, request: ImageRequest) -> AsyncGenerator[Message, None]:
+        """As `drawing.draw`."""
+        ...
 
 
 @dataclass
@@ -38,12 +54,13 @@ class Service:
 
     `owner` is a key in memory alone, for whoever started the service; None if there is none. `waiters` are the threads
     in which requests wait for the engine. `claims` is held by whoever reckons credit. `handed` is where the receipts
-    of forgettings are put.
+    of forgettings are put. Where there are `replicas`, they draw, and the engine rests.
     """
 
     vault: Vault
     settings: ServeSettings
     owner: Key | None = None
+    replicas: Replicas | None = None
     ready: bool = False
     metrics: Metrics = field(default_factory=Metrics)
     claims: threading.Lock = field(default_factory=threading.Lock)
@@ -66,9 +83,10 @@ class Service:
         self.metrics.gauge("intarsia_requests_waiting", "Requests that wait", lambda: self.engine.waiting)
         self.metrics.gauge("intarsia_images_under_way", "Images being drawn", lambda: self.engine.under_way)
         self.metrics.gauge("intarsia_memory_bytes", "Of compartments in memory", lambda: self.library.loaded.nbytes)
-        self._most = self.settings.waiting + self.settings.rows
+        here = self.settings.waiting + self.settings.rows
+        self._most = here * (self.replicas.most if self.replicas else 1)
         self._inside = 0
-        self.waiters = ThreadPoolExecutor(self._most, thread_name_prefix="intarsia request")
+        self.waiters = ThreadPoolExecutor(here, thread_name_prefix="intarsia request")
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:

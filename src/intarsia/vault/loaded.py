@@ -97,6 +97,16 @@ class Loaded:
         for member in given_up:
             self._on_given_up(member)
 
+    def keep(self, digests: Mapping[str, str]) -> None:
+        """Give up those that are not what these records say, by name: they were replaced or forgotten."""
+        with self._lock:
+            strange = [key for key in self._sizes if digests.get(key[0]) != key[1]]
+            for key in strange:
+                del self._sizes[key]
+            given_up = [self._held.pop(key).result() for key in strange]
+        for member in given_up:
+            self._on_given_up(member)
+
     def forget(self, source: str) -> None:
         """Keep nothing that learned from a source."""
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,7 @@ def said(process: subprocess.Popen[str]) -> Iterator[tuple[str, int]]:
     try:
         assert process.stdout is not None
         for line in process.stdout:
+            assert re.fullmatch(r"[a-z]+ \d+\n", line), line
             name, step = line.split()
             yield name, int(step)
         assert process.wait() == 0

@@ -52,8 +52,10 @@ def test_a_parcel_holds_its_own_source_and_nothing_of_another(works: Begin) -> N
     assert str(vault.root).encode() not in data
 
 
-@pytest.mark.parametrize("after", [0, 1, 3])
-@pytest.mark.parametrize("changes", [{}, {"slices": 1, "privacy": Privacy(epsilon=8, draws=2, microbatch=3)}])
+@pytest.mark.parametrize(
+    ("after", "changes"),
+    [(0, {}), (3, {}), (1, {"slices": 1, "privacy": Privacy(epsilon=8, draws=2, microbatch=3)})],
+)
 def test_what_comes_back_is_what_is_trained_here_also_after_a_loss(
     works: Begin, after: int, changes: dict[str, object]
 ) -> None:

@@ -7,11 +7,15 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import ray
+from ray.exceptions import AuthenticationError, RayError
 
 from intarsia.errors import SettingsError
+
+log = logging.getLogger("intarsia.integrations.ray")
 
 LOCAL = "auto"
 """The address of the cluster that runs on this machine."""
@@ -44,14 +48,36 @@ def connected(address: str | None = None) -> Iterator[None]:
     try:
         with warnings.catch_warnings(action="ignore"):
             ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
-    except (OSError, RuntimeError, TimeoutError, ValueError) as error:
+    except AuthenticationError as error:
+        raise SettingsError(
+            "the Ray cluster asks for a token: put that of its head into ~/.ray/auth_token, and set RAY_AUTH_MODE=token"
+        ) from error
+    except (OSError, RayError, RuntimeError, TimeoutError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         where = f"no Ray cluster at {address}" if address else "Ray cannot be started here"
         raise SettingsError(f"{where} ({reason}); begin one with `ray start`, and say --address HOST:PORT") from error
     try:
-        yield
+        with _logged():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[None]:
+    """Have what Ray tells of lost processes go to the log: by default it is among results, on the standard output."""
+    from ray._private import worker  # there is no public way; where there is no such function it is told as Ray likes
+
+    usual = getattr(worker, "print_to_stdstream", None)
+
+    def tell(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
+        log.warning("Ray: %s", " ".join(" ".join(data["lines"]).split()))
+
+    worker.print_to_stdstream = tell
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = usual
 
 
 def _check(address: str) -> None:
