@@ -6,6 +6,9 @@ and a real PostgreSQL the same is tried by `make integration`.
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -158,16 +161,12 @@ def test_only_one_machine_writes_or_trains_at_a_time(a: Vault, on: Machine, monk
 def test_a_writer_that_dies_leaves_the_old_state_or_the_new(
     failing: str, a: Vault, on: Machine, ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grown(a, "oak", "elm")
+    grown(a, "oak", "elm", train=False)
     b = on("b")
     b.sources()
     words = [*a.source("oak").manifest.ids, "oak"]
-    assert a._origin is not None
-    target = a._origin.bucket if failing in ("write", "remove") else a._origin.heads
-    with monkeypatch.context() as patch:
-        patch.setattr(target, failing, died)
-        with pytest.raises(Died):
-            a.forget("oak")
+    on("a")
+    forget_and_die(ground, failing)
     forgotten = failing in ("remove", "tidy")
     assert {source.name for source in b.sources()} == ({"elm"} if forgotten else {"elm", "oak"})
     assert {source.name for source in on("a").sources()} == ({"elm"} if forgotten else {"elm", "oak"})
@@ -184,7 +183,7 @@ def test_a_copy_that_dies_while_it_catches_up_does_so_later(
     a: Vault, on: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     b = on("b")
-    grown(a, "oak", "elm")
+    grown(a, "oak", "elm", train=False)
     with monkeypatch.context() as patch:
         patch.setattr(Origin, "_complete", died)
         with pytest.raises(Died):
@@ -239,6 +238,29 @@ def test_places_that_are_none_are_refused(a: Vault, tmp_path: Path) -> None:
     (tmp_path / "kept/heads.db").unlink()
     with pytest.raises(VaultError, match="cannot be reached"):
         a.sources()
+
+
+def forget_and_die(ground: Ground, failing: str) -> None:
+    """Forget `oak`, and die as this is called; with real servers by SIGKILL."""
+    if ground.url.startswith("s3:"):
+        done = subprocess.run([sys.executable, "-c", KILLED, ground.url, failing], check=False)
+        assert done.returncode == -signal.SIGKILL
+        return
+    vault = Vault.open(ground.url)
+    assert vault._origin is not None
+    setattr(vault._origin.bucket if failing in ("write", "remove") else vault._origin.heads, failing, died)
+    with pytest.raises(Died):
+        vault.forget("oak")
+
+
+KILLED = """
+import os, signal, sys
+from intarsia.vault import Vault
+vault, failing = Vault.open(sys.argv[1]), sys.argv[2]
+target = vault._origin.bucket if failing in ("write", "remove") else vault._origin.heads
+setattr(target, failing, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+vault.forget("oak")
+"""
 
 
 class Died(BaseException):
