@@ -117,7 +117,7 @@ class Swift:
                 command = [f"/usr/bin/swift-{kind}-server", str(self._home / f"{kind}.conf"), "-v"]
                 environment = {"SWIFT_DIR": str(self._home), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
                 self._processes.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not self._answers():
             dead = [process.args for process in self._processes if process.poll() is not None]
             assert not dead, self._said()

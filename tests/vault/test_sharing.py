@@ -138,9 +138,16 @@ def test_a_machine_that_is_drawing_notices_what_another_takes_back(a: Vault, on:
     drawing.sample(4, steps=2)
     with pytest.raises(ForbiddenError, match="may draw 6 more"):
         a.compose(principal="acme").sample(7, steps=2)
-    a.revoke("elm", "acme")
+    steps: list[int] = []
+
+    def progress(done: int, of: int) -> None:
+        steps.append(done)
+        if done == 1:
+            a.revoke("elm", "acme")
+
     with pytest.raises(ForbiddenError, match="elm"):
-        drawing.sample(1, steps=2)
+        drawing.sample(1, steps=3, on_progress=progress)
+    assert steps == [1]
 
 
 def test_only_one_machine_writes_or_trains_at_a_time(a: Vault, on: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +217,20 @@ def test_a_writer_that_lost_its_lock_changes_nothing(a: Vault, on: Machine, monk
             grown(a, "oak", train=False)
     assert [source.name for source in a.sources()] == [source.name for source in b.sources()] == ["elm"]
     assert a.verify().problems == ()
+
+
+def test_the_head_moves_from_the_state_that_a_writer_knew_or_not_at_all(tmp_path: Path) -> None:
+    heads = Heads(f"sqlite:///{tmp_path}/heads.db", "0" * 32)
+    heads.create("key")
+    with heads.sole("write") as held:
+        assert held is not None
+        first = heads.look()
+        heads.advance(held, first, "objects/one")
+        with pytest.raises(VaultError, match="somebody else has changed this vault"):
+            heads.advance(held, first, "objects/another")
+    assert heads.look().state == "objects/one"
+    with pytest.raises(VaultError, match="knows this vault already"):
+        heads.create("key")
 
 
 def test_damage_in_the_bucket_is_named(a: Vault, on: Machine) -> None:
