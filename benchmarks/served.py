@@ -118,12 +118,15 @@ class Client:
         Raises:
             Lost: there was no whole answer.
         """
+        kept = self._connection.sock is not None
         try:
             self._connection.request(verb, path, _encoded(body), self._headers)
             answer = self._connection.getresponse()
             data = answer.read()
         except (OSError, http.client.HTTPException) as error:
             self.close()
+            if kept and isinstance(error, (http.client.RemoteDisconnected, ConnectionError)):
+                return self.ask(verb, path, body)  # the service had closed a connection that was idle
             raise Lost(str(error)) from error
         kind = answer.headers.get("Content-Type", "")
         return answer.status, json.loads(data) if "json" in kind else data

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 
+from intarsia.errors import UnknownName
 from intarsia.serving.callers import Caller, needs
 from intarsia.serving.faults import Fault, found
 from intarsia.serving.schemas import NewGrants, NewKey, NewPrincipal
 from intarsia.serving.service import service_of
-from intarsia.vault import Principal
+from intarsia.vault import Decision, Principal
 from intarsia.vault.clock import end_of
 
 router = APIRouter(tags=["admin"])
@@ -30,9 +31,12 @@ def principal(request: Request, name: str, caller: Admin) -> dict[str, Any]:
     with found():
         verdicts = {each.name: each for each in vault.decide(name).decisions}
         used = {each.source: each.used for each in vault.allowances(name)}
-    record = next(_document(each) for each in vault.principals() if each.name == name)
+        known = {each.name: each for each in vault.principals()}
+        if name not in known:
+            raise UnknownName("principal", name, known)  # removed in between
+    record = _document(known[name])
     for grant in record["grants"]:
-        verdict = verdicts[grant["source"]]
+        verdict = verdicts.get(grant["source"], Decision(grant["source"], False, "trained", "it is not in the vault"))
         grant |= {"used": used.get(grant["source"]), "permitted": verdict.allowed, "reason": verdict.reason}
     return record
 
