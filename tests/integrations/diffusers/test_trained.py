@@ -231,7 +231,8 @@ def model_settings() -> Any:
 def test_what_is_left_open_is_as_the_network_has_it(package: Path, tmp_path: Path) -> None:
     vault = Vault.create(tmp_path / "v.vault", backbone=package)
     vault.add_source("ada", source("ada", range(3)))
-    vault.train("ada", TrainSettings(adapter=Lora(rank=1), steps=1, rows=1, threads=1, precision="float32"), routers=())
+    settings = TrainSettings(adapter=Lora(rank=1), steps=1, rows=1, threads=1, precision="bfloat16")
+    vault.train("ada", settings, routers=())
     learned = vault.compartment("ada")
     assert learned.adapter == Lora(rank=1, targets=("to_q", "to_k", "to_v", "to_out.0"))
     assert learned.training["settings"]["lr"] == 1e-4
