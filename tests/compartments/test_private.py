@@ -196,6 +196,8 @@ def test_trainings_that_cannot_be_private_are_refused() -> None:
         quick(FullCopy(), privacy=PRIVACY)
     with pytest.raises(SettingsError, match="expected one slice"):
         quick(Lora(), privacy=PRIVACY, slices=2)
+    with pytest.raises(SettingsError, match="has a size of block of its own"):
+        quick(Lora(), privacy=PRIVACY, at_once=2)
     with pytest.raises(SettingsError, match="PrivateSteps"):
         Trainee(tiny_backbone(), toy_data("oak"), quick(Lora(), privacy=PRIVACY))
     assert "privacy" not in quick(Lora()).settings()

@@ -57,6 +57,19 @@ def test_resumed_equals_uninterrupted(kind: Kind, stop: int, tmp_path: Path) -> 
     assert tensors_to_bytes(resumed.params | {f"average.{name}": p for name, p in resumed.average.items()}) == whole
 
 
+@pytest.mark.parametrize("kind", [Lora(rank=2), FullCopy()], ids=lambda kind: kind.name)
+def test_rows_in_blocks_give_the_same_step(kind: Kind) -> None:
+    backbone, data = tiny_backbone(), toy_data("first")
+    whole, parts = (Trainee(backbone, data, quick(kind, rows=7, steps=2, at_once=n)) for n in (None, 3))
+    there, here = (trainee._gradients(*trainee._pools[0]) for trainee in (whole, parts))
+    assert here[1] == pytest.approx(there[1], rel=1e-5)
+    for name, gradient in there[0].items():
+        torch.testing.assert_close(here[0][name], gradient, rtol=1e-4, atol=1e-6)
+    assert any(gradient.abs().max() > 1e-4 for gradient in there[0].values())
+    assert "at_once" not in whole.settings.settings()
+    assert parts.settings.settings()["at_once"] == 3
+
+
 def test_training_leaves_the_backbone_byte_identical() -> None:
     backbone = tiny_backbone()
     before = tensors_to_bytes(backbone.network.state_dict())
@@ -221,6 +234,7 @@ def test_bad_settings_are_named() -> None:
     [
         ("steps", (0, 1.5, True)),
         ("rows", (0, 10**6)),
+        ("at_once", (0, 1.5)),
         ("slices", (0,)),
         ("lr", (0.0, -1.0, float("nan"), float("inf"), "fast")),
         ("warmup", (-1,)),

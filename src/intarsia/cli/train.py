@@ -101,6 +101,10 @@ class TrainOptions:
 
     steps: Annotated[int, typer.Option(help="Training steps of each compartment.")] = 600
     rows: Annotated[int, typer.Option(help="Images per step; on average, where training is private.")] = 64
+    at_once: Annotated[
+        int | None,
+        typer.Option(help="Images of a step that run through the network together; fewer take less memory."),
+    ] = None
     lr: Annotated[
         float | None, typer.Option(help="Learning rate; without it the adapter kind's own, on Stable Diffusion 0.0001.")
     ] = None

@@ -20,10 +20,11 @@ MOST_THREADS = 1024  # far beyond, the thread library itself breaks down
 class TrainSettings:
     """How one compartment is trained. Nothing here depends on how many samples there are.
 
-    `rows` images make a step; `slices` splits the steps evenly; `lr` None takes the network's own, or else the
-    adapter kind's. `threads` None
-    keeps the process's number; the number used is recorded, as the bytes depend on it. With `privacy`, `rows` is the
-    number of images in a step on average, and everything that is learned is differentially private.
+    `rows` images make a step, of which `at_once` run through the network together, and None all: fewer take less memory
+    and give the same up to rounding. `slices` splits the steps evenly; `lr` None takes the network's own, or else the
+    adapter kind's. `threads` None keeps the process's number; the number used is recorded, as the bytes depend on it.
+    With `privacy`, `rows` is the number of images in a step on average, and everything that is learned is
+    differentially private.
     """
 
     adapter: Kind = field(default_factory=Lora)
@@ -39,6 +40,7 @@ class TrainSettings:
     threads: int | None = None
     seed: int = 0
     privacy: Privacy | None = None
+    at_once: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "slices"):
@@ -53,6 +55,8 @@ class TrainSettings:
             check_number("lr", self.lr, above=0)
         if self.threads is not None:
             check_whole("threads", self.threads, most=MOST_THREADS)
+        if self.at_once is not None:
+            check_whole("at_once", self.at_once, most=MOST_ROWS)
         resolve_precision(self.precision)
         if self.steps % self.slices:
             raise SettingsError(
@@ -64,6 +68,11 @@ class TrainSettings:
     def _check_private(self) -> None:
         if isinstance(self.adapter, FullCopy):
             raise SettingsError("a full copy is not trained privately; choose lora, prompts, parallel or text")
+        if self.at_once is not None:
+            raise SettingsError(
+                f"private training has a size of block of its own, microbatch, and does not look at at_once "
+                f"{self.at_once}; leave that out"
+            )
         if self.slices > 1:
             raise SettingsError(
                 f"private training in {self.slices} slices would spend on early samples again whenever a later one is "
@@ -88,6 +97,7 @@ class TrainSettings:
         return replace(self, adapter=adapter, lr=network.usual_lr if self.lr is None else self.lr)
 
     def settings(self) -> dict[str, Any]:
-        """JSON-able; nothing is said of privacy where there is none."""
+        """JSON-able; nothing is said of privacy where there is none, nor of blocks where all rows run together."""
         values = asdict(self) | {"adapter": adapter_settings(self.adapter)}
-        return values if self.privacy else {name: value for name, value in values.items() if name != "privacy"}
+        unsaid = [name for name in ("privacy", "at_once") if values[name] is None]
+        return {name: value for name, value in values.items() if name not in unsaid}

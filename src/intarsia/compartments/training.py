@@ -156,12 +156,18 @@ class Trainee:
         )
         shown = [None if draws.coin[j] < settings.label_dropout else k for j, k in enumerate(chosen)]
         working = {name: p.to(self.dtype).requires_grad_() for name, p in self.params.items()}
-        predicted = self._forward(working, x_t, draws.t, shown)
-        loss = (predicted.float() - wanted).square().mean()
-        if not bool(loss.isfinite()):
-            raise self._broken_down(f"a loss of {loss.item()}")
-        gradients = torch.autograd.grad(loss, list(working.values()), allow_unused=True, materialize_grads=True)
-        return {name: gradient.float() for name, gradient in zip(working, gradients, strict=True)}, loss.item()
+        total: dict[str, Tensor] = {}
+        losses = 0.0
+        for rows in torch.arange(len(chosen)).split(settings.at_once or len(chosen)):
+            predicted = self._forward(working, x_t[rows], draws.t[rows], [shown[k] for k in rows.tolist()])
+            loss = (predicted.float() - wanted[rows]).square().mean() * (len(rows) / len(chosen))
+            if not bool(loss.isfinite()):
+                raise self._broken_down(f"a loss of {loss.item()}")
+            found = torch.autograd.grad(loss, list(working.values()), allow_unused=True, materialize_grads=True)
+            for name, gradient in zip(working, found, strict=True):
+                total[name] = total[name] + gradient.float() if name in total else gradient.float()
+            losses += loss.item()
+        return total, losses
 
     def _broken_down(self, found: str) -> SettingsError:
         """The error for a training that diverged."""

@@ -170,7 +170,7 @@ PAPER = Scale(
 # guidance and the number of images.
 PAPER_TEXT = Scale(
     steps=45_000,
-    training=TrainSettings(adapter=FullCopy(), rows=256, lr=1e-4),
+    training=TrainSettings(adapter=FullCopy(), rows=256, at_once=8, lr=1e-4),
     sampling=SampleSettings(steps=50, sampler="ddim", guidance_scale=7.5, batch=16),
     images=2000,
     routers=(GaussianSettings(), PrototypeSettings()),
