@@ -200,6 +200,15 @@ def test_tests_can_reach_loopback():
             assert accepted.recv(1) == b"x"
 
 
+def test_every_promise_names_tests_that_are_there():
+    _, *promises = [line for line in (ROOT / "docs/guarantees.md").read_text().splitlines() if line.startswith("| ")]
+    assert len(promises) > 30
+    for promise in promises:
+        named = re.findall(r"`(tests/[^`]+)`", promise.rpartition("|")[0].rpartition("|")[2])
+        assert named, promise
+        assert [name for name in named if not (ROOT / name).exists()] == [], promise
+
+
 @pytest.mark.integration
 def test_the_wheel_holds_every_file_of_the_package(tmp_path: Path):
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]

@@ -4,7 +4,7 @@
     python kills.py broken EMPTY TRAINED SCRATCH MOMENTS [CASE ...]   there, one call of the disk fails
     python kills.py full EMPTY TRAINED SCRATCH MOMENTS [CASE ...]     from there on, nothing more can be written
     python kills.py at-random EMPTY SCRATCH KILLS                     children die by SIGKILL at random moments
-    python kills.py together EMPTY SCRATCH SECONDS                    two children change one vault, and nobody dies
+    python kills.py together EMPTY SCRATCH SECONDS                    two children change one vault, a third draws
 
 The cases are those of `cases.py`. A moment is a single change of the disk. A process of its own, because
 it forks: the children need no start-up, and whatever they do dies with them.
@@ -12,6 +12,7 @@ it forks: the children need no start-up, and whatever they do dies with them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -29,7 +30,7 @@ from cases import Case, cases
 from harm import DISKS, FAILED, REFUSED, Disk, Harm
 from helpers import ROUTER, all_bytes, quick, toy_source, traces
 
-from intarsia.errors import IntarsiaError, VaultError
+from intarsia.errors import ForbiddenError, IntarsiaError, SettingsError, UnknownName, VaultError
 from intarsia.vault import Vault
 
 BUSY = "is changing this vault"
@@ -139,6 +140,20 @@ class Deed:
     images: Callable[[int | None], int | None]
 
 
+def draw(vault: Vault, name: str) -> object:
+    return vault.compose(name, precision="float32").sample(1, steps=1)
+
+
+def grant(vault: Vault, name: str) -> object:
+    if not vault.principals():
+        vault.add_principal("acme")
+    return vault.grant(name, "acme", quota="9/day")
+
+
+def ask(vault: Vault, name: str) -> object:
+    return vault.open_ticket(name, vault.source(name).manifest.ids[:1])
+
+
 WHOLE, MORE = 3, 5
 DEEDS: Mapping[str, Deed] = {
     "add": Deed(lambda vault, name: vault.add_source(name, toy_source(name, WHOLE)), lambda _: WHOLE),
@@ -152,6 +167,9 @@ DEEDS: Mapping[str, Deed] = {
         lambda images: (images or 0) + MORE - WHOLE,
     ),
     "resume": Deed(lambda vault, name: vault.resume(name), lambda images: images),
+    "draw": Deed(draw, lambda images: images),
+    "grant": Deed(grant, lambda images: images),
+    "ask": Deed(ask, lambda images: images),
 }
 
 
@@ -164,7 +182,7 @@ def chosen(vault: Vault, name: str, draw: random.Random) -> str:
     if name not in {compartment.name for compartment in vault.compartments()}:
         return "train"
     ids, first = vault.source(name).manifest.ids, toy_source(name, WHOLE).manifest.ids
-    possible = ["forget", *(["forget sample"] if len(ids) > 1 else [])]
+    possible = ["forget", "draw", "grant", "ask", *(["forget sample"] * 3 if len(ids) > 1 else [])]
     return draw.choice([*possible, *(["extend"] if set(ids) <= set(first) else [])])
 
 
@@ -223,15 +241,26 @@ def at_random(start: Path, scratch: Path, kills: int) -> dict[str, object]:
         seen |= {line.split(" ", 2)[2] for line in lines if line.startswith("done")}
         if counted(root) not in foreseen(lines, images):
             problems.append(f"turn {turn}: {counted(root)} after {lines} on {images}")
-    vault = Vault.open(root)
-    for name in vault.names():
-        vault.forget(name)
+    problems += [f"an open ticket: {ticket}" for ticket in emptied(root).tickets() if ticket.state == "open"]
     clean = all_bytes(root, without=["lock"]) == all_bytes(start, without=["lock"])
     return {"problems": problems, "seen": sorted(seen), "clean": clean}
 
 
+def emptied(root: Path) -> Vault:
+    """The vault without anything that came."""
+    vault = Vault.open(root)
+    for name in vault.names():
+        vault.forget(name)
+    for principal in vault.principals():
+        vault.remove_principal(principal.name)
+    return vault
+
+
 def together(start: Path, scratch: Path, seconds: float) -> dict[str, object]:
-    """Two children with sources of their own on one vault; who is told that the other is at work tries again."""
+    """Two children with sources of their own on one vault; who is told that the other is at work tries again.
+
+    A third draws from whatever is there: what it is refused, it is refused in words.
+    """
     root, end = scratch / "shared.vault", time.monotonic() + seconds
     shutil.copytree(start, root)
 
@@ -246,12 +275,17 @@ def together(start: Path, scratch: Path, seconds: float) -> dict[str, object]:
                 if BUSY not in str(error):
                     raise
 
+    def drawing(name: str) -> None:
+        while time.monotonic() < end:
+            with contextlib.suppress(ForbiddenError, SettingsError, UnknownName):
+                Vault.open(root).compose(precision="float32").sample(1, steps=2)
+
     children = []
-    for name in ("oak", "elm"):
+    for act, name in ((busy, "oak"), (busy, "elm"), (drawing, "all")):
         child = os.fork()
         if not child:
             try:
-                busy(name)
+                act(name)
                 os._exit(0)
             except IntarsiaError:
                 traceback.print_exc()
@@ -261,8 +295,7 @@ def together(start: Path, scratch: Path, seconds: float) -> dict[str, object]:
     statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     vault = Vault.open(root)
     problems = [str(problem) for problem in vault.verify().problems]
-    for name in vault.names():
-        vault.forget(name)
+    emptied(root)
     return {"statuses": statuses, "problems": problems, "clean": all_bytes(root) == all_bytes(start)}
 
 
