@@ -19,6 +19,7 @@ log = logging.getLogger("intarsia.integrations.ray")
 
 LOCAL = "auto"
 """The address of the cluster that runs on this machine."""
+_ON_PURPOSE = "it was killed by `ray.kill`"  # as services are when they end
 _PATIENCE = 5.0  # seconds for a cluster to answer
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # by default Ray tells its makers what it runs
@@ -71,7 +72,9 @@ def _logged() -> Iterator[None]:
     usual = getattr(worker, "print_to_stdstream", None)
 
     def tell(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
-        log.warning("Ray: %s", " ".join(" ".join(data["lines"]).split()))
+        text = " ".join(" ".join(data["lines"]).split())
+        if _ON_PURPOSE not in text:
+            log.warning("Ray: %s", text)
 
     worker.print_to_stdstream = tell
     try:
