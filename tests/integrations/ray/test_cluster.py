@@ -21,7 +21,7 @@ from .conftest import SECONDS, RayCluster
 
 pytestmark = pytest.mark.integration
 
-STEPS, SAVED = 3000, 50
+STEPS, SAVED = 1200, 30
 DRIVER = f"""
 import sys
 from intarsia.compartments import Lora, TrainSettings
