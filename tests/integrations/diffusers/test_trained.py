@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from intarsia.backbone import Backbone, convert_pipeline
 from intarsia.compartments import DeepPrompts, FullCopy, Lora, Privacy, TrainSettings
 from intarsia.compartments.slices import slice_of
 from intarsia.composition import CompartmentMember
+from intarsia.composition.together import Asked, x0_hats
 from intarsia.data import Source
 from intarsia.diffusion import keyed_generator
 from intarsia.errors import IncompatibleError, InputError, IntarsiaError, SettingsError
@@ -189,6 +191,19 @@ def test_a_lora_is_at_home_in_peft_and_in_a_composition(pipe: Any, trained: Path
     drawn = draw_with(pipe, peft.base_model.model)
     compose(pipe, {"ada": place(trained, "ada")})
     torch.testing.assert_close(draw(pipe), drawn, rtol=1e-5, atol=1e-5 * drawn.abs().max().item())
+
+
+def test_loras_in_one_forward_answer_as_in_forwards_of_their_own(trained: Path) -> None:
+    vault = Vault.open(trained)
+    ada = vault.compartment("ada")
+    other = replace(ada, name="cyd", params={name: 2 * p for name, p in ada.params.items()})
+    members = [CompartmentMember(vault.backbone, each, precision="float32") for each in (ada, other)]
+    asked = [Asked(member, X_T, T, prompts(vault.backbone)) for member in members]
+    assert [one.tokens for one in asked] == [3 * 64] * 2
+    found = x0_hats(asked)
+    assert (found[0] - found[1]).abs().max() > 1e-3
+    for together, one in zip(found, asked, strict=True):
+        torch.testing.assert_close(together, one.member.x0_hat(X_T, T, one.labels), rtol=1e-4, atol=1e-4)
 
 
 def draw_with(pipe: Any, model: Any) -> Tensor:
