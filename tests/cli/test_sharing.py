@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from intarsia.vault.bucket import Bucket
+
+from ..servers.postgres import PASSWORD, Postgres, postgres
+from ..servers.swift import SECRET, Swift, swift
 from .conftest import Run
 from .helpers import QUICK, contents, write_images
 
+PASSWORDS = (PASSWORD, SECRET)
 
-@pytest.fixture
-def url(tmp_path: Path, package: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> str:
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[Swift, Postgres]]:
+    with swift() as objects, postgres() as database, pytest.MonkeyPatch.context() as patch:
+        for name, value in {"PGPASSWORD": PASSWORD, **objects.environment}.items():
+            patch.setenv(name, value)
+        yield objects, database
+
+
+@pytest.fixture(params=["folder", pytest.param("servers", marks=pytest.mark.integration)])
+def url(
+    request: pytest.FixtureRequest, tmp_path: Path, package: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Of a vault that was made from this machine."""
     monkeypatch.setenv("INTARSIA_COPIES", str(tmp_path / "copies"))
-    url = f"file://{tmp_path}/bucket/art.vault"
-    database = f"sqlite:///{tmp_path}/heads.db"
-    made = run("init", url, "--backbone", str(package), "--index", database, "--json")
+    if request.param == "folder":
+        url, database = f"file://{tmp_path}/bucket/art.vault", f"sqlite:///{tmp_path}/heads.db"
+    else:
+        import s3fs
+
+        url, database = "s3://studio/art.vault", request.getfixturevalue("servers")[1].create("studio")
+        s3fs.S3FileSystem().mkdir("studio")
+    made = run("init", url, "--backbone", package, "--index", database, "--json")
+    assert made.code == 0, made.err
     assert made.json["vault"] == url
     return url
 
@@ -35,7 +58,9 @@ def test_a_url_stands_where_a_folder_does(
     assert done("forget", url, "birch", "--yes", "--receipt", tmp_path / "receipt.json")["vault"] == url
     monkeypatch.setenv("INTARSIA_COPIES", str(tmp_path / "copies"))
     assert done("verify", url)["vault"] == url
-    assert not any(b"birch" in data for data in contents(tmp_path / "bucket").values())
+    bucket = Bucket(url)
+    held = [bucket.read(name) or b"" for name in bucket.all_names()] + list(contents(tmp_path / "copies").values())
+    assert not any(word.encode() in data for word in ("birch", *PASSWORDS) for data in held)
 
 
 def test_what_cannot_be_is_one_line(tmp_path: Path, package: Path, run: Run) -> None:

@@ -175,6 +175,8 @@ def test_a_writer_that_dies_leaves_the_old_state_or_the_new(
     on("a")
     forget_and_die(ground, failing)
     forgotten = failing in ("remove", "tidy")
+    assert ("oak" in b.names()) != forgotten
+    assert stored(b) == belonging(b)  # whoever looks tidies up
     assert {source.name for source in b.sources()} == ({"elm"} if forgotten else {"elm", "oak"})
     assert {source.name for source in on("a").sources()} == ({"elm"} if forgotten else {"elm", "oak"})
     assert b.verify().problems == on("a").verify().problems == ()
