@@ -27,11 +27,12 @@ def test_protected_images_say_what_holds_and_what_it_cost(vault: Path, tmp_path:
     assert read_json(out / "report.json")["operator"]["name"] == "protected"
     (*_, (_, composed, _), (_, entry, names)) = Vault.open(vault).history()
     assert composed.about["operator"]["particles"] == 3
-    assert entry.about["protection"]["particles"] == 3
+    assert not {"protection", "access"} & set(entry.about)
     assert "oak" not in str(entry.about)
     assert set(names) == {"oak", "elm"}
     told = read_json(out / "receipt.json")["sources"]
     assert {each["source"]: each["values"]["k"] for each in told} == k
+    assert [each["values"]["protection"]["particles"] for each in told] == [3, 3]
     text = run("sample", vault, "--operator", "protected", "-n", 2, "--steps", 4, "--out", tmp_path / "more").out
     assert "exponent\tk, nats" in text
     assert "16 particles per image" in text

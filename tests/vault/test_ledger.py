@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from intarsia.composition import Operator
+from intarsia.credit import CreditSettings
 from intarsia.errors import CorruptError, InputError, VaultError
 from intarsia.files import read_json, write_json
 from intarsia.ledger import (
@@ -163,6 +165,32 @@ def test_what_is_drawn_is_recorded_with_a_receipt(pair: Vault) -> None:
     }
     assert result.receipt["receipt"] == "sample"
     assert {entry.about["weights"] for entry in pair.ledger.entries()[-2:]} == {"gaussian"}
+
+
+def test_what_stands_in_clear_is_the_same_whatever_the_pictures_were(fresh: Fresh, empty: Path) -> None:
+    """Or a number in it would tell of somebody's data, and confirm guesses of it when it is forgotten."""
+    told = []
+    for which in ("these", "those"):
+        vault = fresh(empty)
+        for name in ("oak", "elm"):
+            vault.add_source(name, toy_source(name, images=pictures(f"{which} {name}", 4)))
+        vault.train(["oak", "elm"], quick(), routers=[ROUTER])
+        for operator in (Operator(), Operator(cp_k=1000.0), Operator(name="protected", particles=2, cp_k=1000.0)):
+            result = vault.compose(operator=operator, precision="float32").sample(2, steps=2)
+        vault.credit(vault.compose(precision="float32").sample(2, steps=2), CreditSettings(method="path"), record=True)
+        vault.payout("1.00", "2020..2100")
+        vault.open_ticket("elm")
+        vault.extend("elm", toy_source("elm", images=pictures(f"more {which}", 2)))
+        vault.forget("elm", vault.source("elm").manifest.ids[:1])
+        vault.forget("elm")
+        clear = [(entry.kind, entry.about) for entry in vault.ledger.entries()]
+        told.append([(kind, {k: v for k, v in about.items() if k not in RANDOM}) for kind, about in clear])
+        assert result.receipt is not None
+        assert {"protection", "access"} <= set(result.receipt["sources"][0]["values"])
+    assert told[0] == told[1]
+
+
+RANDOM = {"credit", "ticket", "received", "due"}
 
 
 def test_a_soup_names_what_is_in_it(pair: Vault) -> None:

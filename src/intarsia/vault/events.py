@@ -155,14 +155,15 @@ class Parts:
         return Event(COMPOSE, self._about(), sources)
 
     def sampled(self, result: Result, *, credit: str | None = None) -> Event:
-        """Images were drawn: how, and of each source its compartments, its share, and the images.
+        """Images were drawn: how, and of each source its compartments, its share, the images and what was measured.
 
         Args:
             credit: the digest of what the sources earned by them.
         """
         about = {**self._about(), "count": len(result.images), "settings": asdict(result.settings)}
-        for kind, found in (("protection", result.protection), ("access", result.access)):
-            about |= {kind: found.report()} if found is not None else {}
+        # Numbers that hang on everybody's data: in clear they would confirm a guess of what was forgotten.
+        kinds = (("protection", result.protection), ("access", result.access))
+        measured = {kind: found.report() for kind, found in kinds if found is not None}
         about |= {"credit": credit} if credit is not None else {}
         shares = dict(zip(result.names, result.shares.tolist(), strict=True))
         images = images_root(result.images)
@@ -173,6 +174,7 @@ class Parts:
                 "share": shares.get(name),
                 "images": images,
                 **({"k": result.bounds[name]} if name in result.bounds else {}),
+                **measured,
             }
             for name, seen in self.sources.items()
         }
