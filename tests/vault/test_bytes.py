@@ -118,8 +118,11 @@ def test_composing_after_a_crash_opens_nothing_of_the_others(pair: Vault) -> Non
     assert pair.names() == ["ash", "oak"]
 
 
-def test_selecting_by_licence_opens_no_folder_of_a_source(vault: Vault) -> None:
-    vault.add_source("oak", toy_source("oak", licence="CC-BY-SA-4.0"))
+def test_selecting_by_licence_opens_no_folder_of_a_trained_source(pair: Vault) -> None:
+    """Of one without a compartment its record is read, which says what it waits for."""
+    pair.add_source("yew", toy_source("yew", 40, licence="CC-BY-SA-4.0"))
     with opened_files() as paths:
-        vault.select(refuse=["share-alike"])
-    assert not [path for path in paths if "sources/" in path]
+        pair.select(refuse=["share-alike"])
+    assert {Path(path).relative_to(pair.root).as_posix() for path in paths if "sources/" in path} == {
+        "sources/yew/source.json"
+    }
