@@ -82,7 +82,8 @@ def _killed(found: Figures) -> Iterator[str]:
 
 
 def _forgetting(found: Figures) -> Iterator[str]:
-    end = "finished by the next one" if found["finished"] else "NOT finished by the next one"
+    end = f"finished by the next one, {found['seconds']:.0f} s after it began"
+    end = end if found["finished"] else f"NOT finished by the next one within {found['seconds']:.0f} s"
     yield _text(
         f"Killed the moment it had answered a forgetting: {end}; receipts beside the vault:",
         f"{', '.join(found['receipts'])}; `verify` found {len(found['problems'])} problems.",

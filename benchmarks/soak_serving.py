@@ -96,7 +96,8 @@ def _machine() -> str:
 
 def _command(options: argparse.Namespace) -> str:
     words = ["python benchmarks/soak_serving.py"]
-    words += ["--quick"] if options.quick else [f"--minutes {options.minutes:g}", f"--backbone {options.backbone}"]
+    words += ["--quick"] if options.quick else [f"--minutes {options.minutes:g}"]
+    words += [f"--backbone {options.backbone}"]
     words += [] if tuple(options.only) == SECTIONS else ["--only", *options.only]
     return " ".join(words)
 
