@@ -26,7 +26,7 @@ from intarsia.vault.receipts import folder_beside
 
 DISK = "size=192m"
 _SLOW = 1.0  # seconds between the bytes of a slow client
-_LONGEST = 600.0  # seconds that a job of low priority may take
+_LONGEST = 600.0  # seconds that a busy machine may take for what is waited for
 
 
 def killed(root: Path, options: Sequence[str], *, times: int, clients: int) -> dict[str, Any]:
@@ -43,7 +43,9 @@ def killed(root: Path, options: Sequence[str], *, times: int, clients: int) -> d
             work = [partial(_draw, service, receipts, over)] * clients + [partial(_grant, service, name, quotas, over)]
             with ThreadPoolExecutor(len(work)) as pool:
                 waiting = [pool.submit(each) for each in work]
-                time.sleep(rng.uniform(2, 5))
+                wanted, end = rng.randint(10, 60), time.monotonic() + _LONGEST
+                while len(receipts) + len(quotas) < wanted and time.monotonic() < end:
+                    time.sleep(rng.uniform(0, 0.05))
                 service.kill()
                 over.set()
             for each in waiting:
