@@ -112,8 +112,8 @@ class Failing:
 def test_a_forget_cut_short_is_finished_before_anything_is_composed(pair: Vault, fresh: Fresh, trained: Path) -> None:
     """The process lives on, and asks the same vault again."""
     with pytest.MonkeyPatch.context() as patch:
-        # The second rename is the first after the decision.
-        Failing(patch, 2, errno.EIO, names=("replace",))
+        # The third rename is the first after the decision: new salts for the other source, and the plan, come before.
+        Failing(patch, 3, errno.EIO, names=("replace",))
         with pytest.raises(VaultError):
             pair.forget("elm")
     assert list((pair.root / "work").iterdir())
