@@ -46,7 +46,7 @@ def main() -> None:
         for count in sorted(options.sources):
             added = grow(vault, count)
             columns[str(count)] = added | measured(vault, Path(scratch))
-        print(f"{options.backbone}, {PICTURES} pictures per source, deep prompts as `intarsia train` takes them")
+        print(f"{options.backbone}, {PICTURES} pictures per source, LoRA as `intarsia train` takes it")
         table("sources", columns)
         print()
         table(f"routing {ROWS} images", {str(count): routed(vault, count) for count in options.routed})
