@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from intarsia.vault import Vault
@@ -66,36 +65,28 @@ def test_a_process_and_then_a_node_are_lost_and_the_bytes_are_the_same(
     local = tmp_path / "local.vault"
     shutil.copytree(forest.root, local)
     names = ["elm", "fir", "oak"]
-    done, again, killed = dict.fromkeys(names, 0), [], []
+    done, again, lost = dict.fromkeys(names, 0), [], []
     command = [sys.executable, "-c", DRIVER, str(forest.root), cluster.address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         for name, step in said(process):
             if step != done[name] + 1:
                 again.append((name, done[name], step))
             done[name] = step
-            least = min(done.values())
-            if not killed and least > 3 * SAVED:
-                victim = _one(cluster)
-                victim.kill()
-                killed.append(victim)
-            if len(killed) == 1 and again and least > 9 * SAVED:
-                killed.append(cluster.other)
-                cluster.other.kill()
-    assert len(killed) == 2
-    assert again, "nothing was lost: the kills came too late"
-    for _, before, step in again:  # each went on from its newest checkpoint
-        assert 3 * SAVED < step <= before + 1
-        assert step % SAVED == 1
+            if len(lost) < 2 and step % SAVED == 1 and step > SAVED:
+                node = cluster.head if not lost else cluster.other
+                running = node.tasks("train_parcel")
+                if running and not lost:
+                    running[0].kill()
+                elif running:
+                    node.kill()
+                lost += running[:1]
+    assert len(lost) == 2, "no task ran on one of the nodes"
+    # Steps may be told of with their checkpoint, so that none comes again; never more come than since the newest.
+    assert all(before - SAVED < step <= before + 1 and step % SAVED == 1 for _, before, step in again), again
     assert done == dict.fromkeys(names, STEPS)
     assert not forest.verify().problems
     Vault.open(local).train(names, quick(steps=STEPS), routers=[ROUTER])
     assert all_bytes(forest.root) == all_bytes(local)
-
-
-def _one(cluster: RayCluster) -> psutil.Process:
-    running = [*cluster.head.tasks("train_parcel"), *cluster.other.tasks("train_parcel")]
-    assert running, "no process runs a task"
-    return running[0]
 
 
 def test_commands_train_and_forget_on_a_cluster_and_leave_what_they_would_leave_here(
