@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ _ABREAST = 3  # frames of stacked areas
 HATCHES = ("", "//", "..", "xx")  # tell areas apart where colours come again
 _FEW = 5  # curves that are named inside the frame
 _NAMES = 0.8  # inches for names below the frames
+_APART = 0.02  # of a doubling, between the whiskers of curves at the same place
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,14 @@ def plot(path: Path, panels: Sequence[Panel]) -> None:
 
 
 def _fill(axes: Axes, panel: Panel) -> None:
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import NullLocator
 
-    for number, curve in enumerate(panel.curves):
+    for number, curve in enumerate(_side_by_side(panel.curves) if panel.log else panel.curves):
         _draw(axes, curve, COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--")
     if panel.log:
         axes.set_xscale("log", base=2)
         places = sorted({place for curve in panel.curves for place in curve.places})
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticks(places, [f"{place:g}" for place in places])
     if panel.ticks:
         axes.set_xticks(range(1, len(panel.ticks) + 1), panel.ticks, rotation=40, ha="right", rotation_mode="anchor")
@@ -106,14 +108,37 @@ def _fill(axes: Axes, panel: Panel) -> None:
     axes.set_title(panel.title, fontsize=10, loc="left")
     if panel.log_y:
         axes.set_yscale("log")
-        for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            set_formatter(LogFormatter(minor_thresholds=(2, 0.4)))  # plain numbers, and some between powers of ten
+        _plain_numbers(axes)
     else:
         axes.set_ylim(bottom=panel.bottom, top=panel.top)
     if panel.backwards:
         axes.invert_xaxis()
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _side_by_side(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves, moved a little on an axis of doublings, so that no whisker hides another."""
+    middle = (len(curves) - 1) / 2
+    moved = [2 ** (_APART * (number - middle)) for number in range(len(curves))]
+    return [
+        replace(curve, places=[place * factor for place in curve.places])
+        for curve, factor in zip(curves, moved, strict=True)
+    ]
+
+
+def _plain_numbers(axes: Axes) -> None:
+    """Ticks of a logarithmic y as numbers, and some between powers of ten."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        """Shows what LogFormatter shows, 0.9 and not 9e-01."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        set_formatter(Plain(minor_thresholds=(2, 0.6)))
 
 
 def _draw(axes: Axes, curve: Curve, colour: str, line: str) -> None:
