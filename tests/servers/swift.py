@@ -146,6 +146,9 @@ class Swift:
 @contextmanager
 def swift() -> Iterator[Swift]:
     """A running server, gone with its folder afterwards."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()  # clients of an earlier server: the address in the environment is no key
     with tempfile.TemporaryDirectory(prefix="intarsia-swift-") as home:
         server = Swift(Path(home))
         try:
