@@ -16,7 +16,7 @@ USER, PASSWORD = "intarsia", "inlaid-7f"
 _SETTINGS = {
     "fsync": "off",
     "listen_addresses": "127.0.0.1",
-    "max_connections": "20",
+    "max_connections": "100",  # those of a vault end with it, which the garbage collector decides
     "shared_buffers": "16MB",
     "unix_socket_directories": "",
 }
