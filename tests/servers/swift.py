@@ -25,6 +25,10 @@ user = {user}
 swift_dir = {home}
 devices = {home}/disks
 mount_check = false
+# What is not listed in time is listed later by a process that is not there: nothing may be late.
+conn_timeout = 60
+node_timeout = 60
+container_update_timeout = 60
 log_name = {kind}
 [pipeline:main]
 pipeline = {kind}-server
@@ -44,6 +48,8 @@ pipeline = catch_errors gatekeeper healthcheck cache listing_formats bulk s3api 
 use = egg:swift#proxy
 account_autocreate = true
 allow_account_management = true
+conn_timeout = 60
+node_timeout = 60
 [filter:catch_errors]
 use = egg:swift#catch_errors
 [filter:gatekeeper]
