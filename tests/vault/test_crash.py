@@ -78,6 +78,7 @@ def check_restless(found: dict[str, Any], *, deeds: int) -> None:
     assert len(found["seen"]) >= deeds, "the children did next to nothing"
 
 
+@pytest.mark.integration
 def test_killed_at_random(empty: Path, tmp_path: Path) -> None:
     check_restless(run_kills("at-random", empty, tmp_path, 5), deeds=1)
 
