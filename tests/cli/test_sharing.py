@@ -10,20 +10,17 @@ import pytest
 
 from intarsia.vault.bucket import Bucket
 
-from ..servers.postgres import PASSWORD, Postgres, postgres
-from ..servers.swift import SECRET, Swift, swift
+from ..servers.both import PASSWORDS, both
+from ..servers.postgres import Postgres
+from ..servers.swift import Swift
 from .conftest import Run
 from .helpers import QUICK, contents, write_images
-
-PASSWORDS = (PASSWORD, SECRET)
 
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[tuple[Swift, Postgres]]:
-    with swift() as objects, postgres() as database, pytest.MonkeyPatch.context() as patch:
-        for name, value in {"PGPASSWORD": PASSWORD, **objects.environment}.items():
-            patch.setenv(name, value)
-        yield objects, database
+    with both() as running:
+        yield running
 
 
 @pytest.fixture(params=["folder", pytest.param("servers", marks=pytest.mark.integration)])

@@ -24,8 +24,9 @@ from intarsia.vault.bucket import Bucket
 from intarsia.vault.heads import Heads
 from intarsia.vault.origin import Origin
 
-from ..servers.postgres import PASSWORD, Postgres, postgres
-from ..servers.swift import Swift, swift
+from ..servers.both import both
+from ..servers.postgres import Postgres
+from ..servers.swift import Swift
 from .helpers import ROUTER, all_bytes, grown, quick, tiny_backbone, toy_source, traces
 
 Machine = Callable[[str], Vault]
@@ -43,10 +44,8 @@ class Ground:
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[tuple[Swift, Postgres]]:
-    with swift() as objects, postgres() as database, pytest.MonkeyPatch.context() as patch:
-        for name, value in {"PGPASSWORD": PASSWORD, **objects.environment}.items():
-            patch.setenv(name, value)
-        yield objects, database
+    with both() as running:
+        yield running
 
 
 @pytest.fixture(params=["folder", SERVERS])
