@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+
+from intarsia.backbone import Backbone, Prompt
+from intarsia.compartments import TrainData, Trainee
 
 from .conftest import Run
 from .helpers import QUICK, write_images
@@ -66,3 +71,21 @@ def test_sources_without_captions_and_options_of_others_are_refused(vault: Path,
     assert "length is 13, and" in long.err
     assert "has no --rank" in run("train", vault, "fir", "--adapter", "text", "--rank", "2").err
     assert "has no --encoder" in run("train", vault, "fir", "--adapter", "lora", "--encoder", "minilm").err
+
+
+def test_shadows_of_an_audit_read_captions_as_the_compartment_did(
+    captioned: Path, done: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Sequence[Prompt | None]] = []
+
+    class Watched(Trainee):
+        def __init__(self, backbone: Backbone, data: TrainData, *rest: Any, **others: Any):
+            read.append(data.captions)
+            super().__init__(backbone, data, *rest, **others)
+
+    monkeypatch.setattr("intarsia.experiments.auditing.members.Trainee", Watched)
+    skipped = "integrity,duplicates,copies,forgetting,privacy,protection"
+    words = ("--sources", "ash", "--shadows", "3", "--skip", skipped, "--out", tmp_path / "page.html")
+    found = done("audit", captioned, *words)
+    assert found["checks"]["membership"]["figures"]["ash"][0]["name"] == "lira"
+    assert [{caption and caption.text for caption in each} for each in read] == [{"an ash"}] * 3

@@ -71,7 +71,8 @@ def _with_shadows(subject: Subject, source: Source) -> list[Attack]:
     count, compartment = subject.settings.shadows, subject.compartment(source.name)
     if not count or compartment.record()["privacy"] is not None:  # private trainings are not repeated for a test
         return []
-    backbone, data, recipe = subject.vault.backbone, subject.data(source), Recipe.read(run_of(compartment))
+    backbone, recipe = subject.vault.backbone, Recipe.read(run_of(compartment))
+    data = subject.data(source, recipe.settings.adapter)
     inside = halves_of(len(data.ids), count, seed=subject.settings.seed)
     trainees = [
         Trainee(backbone, part(data, rows, f"shadow-{k}"), recipe.settings, extensions=recipe.extensions)

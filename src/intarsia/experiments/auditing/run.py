@@ -51,7 +51,8 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
             "Can somebody with a compartment tell what it was trained on?",
             "A better attack may come; only differential privacy bounds all of them. Held-out images must be like "
             "those of the source: any other difference makes every attack look strong. LiRA tests the way of training, "
-            "on models of half of the images. Images are judged without labels.",
+            "on models of half of the images that are tried, which leak more than one of all would. Images are judged "
+            "without labels and captions.",
             membership,
         ),
         "forgetting": Check(

@@ -36,8 +36,8 @@ def duplicates(subject: Subject) -> Finding:
         said = f"No picture of {counted(len(subject.sources), 'source')} is in another, nor nearly so."
         return Finding(PASSED, said, figures)
     said = (
-        f"{same} pictures are in two sources, and {len(pairs) - same} nearly so: forgetting one source leaves them "
-        "with the other, and no copy protection covers them."
+        f"Two sources hold the same picture in {counted(same, 'case')}, and nearly the same in {len(pairs) - same}: "
+        "forgetting one source leaves it with the other, and no copy protection covers it."
     )
     table = first_of("Pairs", ("one", "other", "distance"), [_pair(pair) for pair in pairs])
     return Finding(NOTED, said, figures, [table])

@@ -12,10 +12,12 @@ from torch import Tensor
 from intarsia.audit import FeatureNetwork, load_network
 from intarsia.checks import check_seed, check_whole
 from intarsia.compartments import Compartment, TrainData
+from intarsia.compartments.adapters import Kind
 from intarsia.composition import CompartmentMember, Member, Operator, Result, SampleSettings
 from intarsia.data import Source
 from intarsia.errors import InputError, SettingsError, UnknownName
 from intarsia.vault import Vault
+from intarsia.vault.captions import with_captions
 from intarsia.vault.operators import USUAL_ROUTING, USUAL_WEIGHTS
 from intarsia.vault.training import train_data
 
@@ -121,10 +123,15 @@ class Subject:
     def member(self, name: str) -> Member:
         return CompartmentMember(self.vault.backbone, self.compartment(name))
 
-    def data(self, source: Source) -> TrainData:
-        """Some of its images as training has them, at most as many as attacks are tried on: the first by their ids."""
-        some = frozenset(source.manifest.ids[: self.settings.members])
-        return train_data(self.vault.backbone, source.select(lambda sample: sample.id in some))
+    def data(self, source: Source, reader: Kind | None = None) -> TrainData:
+        """Some of its images as training has them, at most as many as attacks are tried on: the first by their ids.
+
+        With captions if `reader`, the adapter that is to be trained, or the network reads them.
+        """
+        ids, backbone = frozenset(source.manifest.ids[: self.settings.members]), self.vault.backbone
+        some = source.select(lambda sample: sample.id in ids)
+        data = train_data(backbone, some)
+        return data if reader is None else with_captions(data, some, backbone, reader)
 
     def encoded(self, images: Tensor) -> Tensor:
         """Latents of images one by one, as training has them."""
