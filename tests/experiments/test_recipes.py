@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from intarsia.audit.features import Images, as_drawn
 from intarsia.backbone import Backbone, Prompt, UViT, UViTConfig, load_text_encoder
-from intarsia.compartments import Compartment, DeepPrompts, Lora, TrainSettings, text_prompts
+from intarsia.compartments import Compartment, DeepPrompts, Lora, TextPrompts, TrainSettings, text_prompts
 from intarsia.composition import SampleSettings
 from intarsia.credit import FlowSettings
 from intarsia.data import Manifest, Source, encode_png
@@ -30,16 +30,19 @@ from intarsia.experiments.reproduce.credits import domains_of as credit_domains
 from intarsia.experiments.reproduce.curves import ANCESTRAL, COMPOSED, REAL, RETRAINED, arrivals, report_curves
 from intarsia.experiments.reproduce.domains import domains_of, settling
 from intarsia.experiments.reproduce.forgetting import expected
+from intarsia.experiments.reproduce.heed import heed_of
 from intarsia.experiments.reproduce.life import ANEW, REMADE, VAULT
 from intarsia.experiments.reproduce.life import arrivals as arrivals_of_life
 from intarsia.experiments.reproduce.limit import thin
 from intarsia.experiments.reproduce.memorization import EACH, TIMES
+from intarsia.experiments.reproduce.privacy import private
 from intarsia.experiments.reproduce.protection import CP_K
 from intarsia.experiments.reproduce.rules import MIXTURE, MONOLITH, NAIVE, PARTICLES, PROTECTED, SINGLE
 from intarsia.experiments.reproduce.run import fill
-from intarsia.experiments.reproduce.scale import DIGITS, EMOJI, Scale
+from intarsia.experiments.reproduce.scale import DIGITS, EMOJI, PAPER, Scale
 from intarsia.experiments.reproduce.start import NATS
 from intarsia.experiments.reproduce.study import Study
+from intarsia.experiments.reproduce.target import DRAWN
 from intarsia.experiments.reproduce.world import Owner, World, by_class
 from intarsia.experiments.reproduce.worlds import among, emoji_world, folder_world
 from intarsia.files import read_json
@@ -241,10 +244,7 @@ def test_settling_is_the_first_passing_of_nine_tenths() -> None:
 
 
 def test_alignment_asks_every_owner_and_every_rule_in_words(tmp_path: Path, owned: World, tiny_text: Path) -> None:
-    told = [Owner(said(owner.kept), said(owner.held)) for owner in owned.owners]
-    world = among("bars", told, owned.package, Blurred())
-    halves = {"half": {label: "lower" if place < 4 else "upper" for place, label in enumerate(LABELS)}}
-    world = replace(world, attributes=halves)
+    world = captioned(owned)
     adapter = text_prompts(load_text_encoder(str(tiny_text)), tokens=2, width=2, length=12)
     scale = replace(QUICK, training=replace(QUICK.training, adapter=adapter))
     guided = replace(scale, sampling=replace(scale.sampling, guidance_scale=1.5))
@@ -254,7 +254,7 @@ def test_alignment_asks_every_owner_and_every_rule_in_words(tmp_path: Path, owne
     assert all(0 <= row.figures["half"] <= 100 for row in bench.rows)
     assert bench.where(method=REAL_DRAWINGS)[0].figures["half"] > 60, "the judge can tell upper from lower bars"
     assert "error left out" in page
-    sources = [owner.kept for owner in told]
+    sources = [owner.kept for owner in world.owners]
     team = Study(bench, world, guided).team("seed-0-owners", sources, guided.trained(1, 2, seed=0), ())
     asked = team.asked(["fluent3d"], ["label 6", None, "label 6"])
     assert asked is not None
@@ -415,11 +415,16 @@ def test_a_life_costs_what_its_events_train_and_leaves_nothing_of_what_went(
 
 def test_a_secret_is_counted_for_every_rule(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("intarsia.credit.access.FLOW", FlowSettings(steps=1, probes=1))
+    monkeypatch.setattr("intarsia.experiments.reproduce.target.STEPS", 2)
+    few = {name: (draw, 2, 4) for name, (draw, *_) in DRAWN.items()}
+    monkeypatch.setattr("intarsia.experiments.reproduce.protection.DRAWN", few)
     bench, page = run("protection", tmp_path, world)
+    assert keys_of(bench.rows, "known") == [*DRAWN]
     (limited,) = bench.where(method=CP_K)
     assert limited.figures["images"] == QUICK.images / 2
-    assert {row.figures["images"] for row in bench.rows if row is not limited} == {QUICK.images}
-    assert {row.key["method"] for row in bench.rows if "k" in row.figures} == {PROTECTED, CP_K}
+    others = [row for row in bench.rows if "method" in row.key and row is not limited]
+    assert {row.figures["images"] for row in others} == {QUICK.images}
+    assert {row.key.get("method") for row in bench.rows if "k" in row.figures} == {PROTECTED, CP_K}
     (protected,) = bench.where(method=PROTECTED)
     assert protected.figures["calls"] == QUICK.sampling.steps * PARTICLES * 2
     trained = Compartment.load(tmp_path / "work/compartments/seed-0/random-0")
@@ -472,6 +477,43 @@ def test_privacy_is_paid_for_and_kept(tmp_path: Path, world: World, monkeypatch:
     assert bench.where(audit="no noise")[0].figures["right"] == 1
     assert (tmp_path / "privacy.png").stat().st_size > 5_000
     assert "drawn-backbone-alone.png" in page
+
+
+def captioned(owned: World) -> World:
+    """The owners' world with captions, which are the labels, and an attribute of what they name."""
+    told = [Owner(said(owner.kept), said(owner.held)) for owner in owned.owners]
+    halves = {"half": {label: "lower" if place < 4 else "upper" for place, label in enumerate(LABELS)}}
+    return replace(among("bars", told, owned.package, Blurred()), attributes=halves)
+
+
+def test_private_sources_of_captions_are_large_and_have_no_labels(owned: World) -> None:
+    heed = heed_of(captioned(owned))
+    assert sum(len(source) for source in heed.sources) == len(owned.images)
+    for source, owner in zip(heed.sources, owned.owners, strict=True):
+        assert source.labels == ()
+        assert {sample.text for sample in source.manifest} == set(owner.kept.labels)
+    assert heed.real()["half"] > 60
+    scale = private(EMOJI)
+    assert isinstance(scale.training.adapter, TextPrompts)
+    assert isinstance(private(DIGITS).training.adapter, Lora)
+    assert private(PAPER) == PAPER
+
+
+@pytest.mark.integration
+def test_privacy_of_captions_asks_in_words(tmp_path: Path, owned: World, tiny_text: Path) -> None:
+    adapter = text_prompts(load_text_encoder(str(tiny_text)), tokens=2, width=2, length=12)
+    scale = replace(QUICK, training=replace(QUICK.training, adapter=adapter))
+    bench, page = run("privacy", tmp_path, captioned(owned), scale)
+    assert all(0 <= row.figures["half"] <= 100 for row in bench.rows if "epsilon" in row.key)
+    assert (tmp_path / "asked.txt").read_text() in page
+    backbone, trained = (bench.where(epsilon=epsilon)[0].figures for epsilon in ("backbone alone", "infinity"))
+    assert backbone != trained
+    kept = Compartment.load(tmp_path / "work/compartments/seed-0-3/owners-0")
+    assert kept.classes == {}
+    assert kept.training["settings"]["privacy"]["epsilon"] == 3
+    for epsilon in ("1", "3", "8"):
+        (row,) = bench.where(audit=epsilon)
+        assert row.figures["at least"] <= row.figures["claimed"] <= float(epsilon)
 
 
 def test_credit_of_owners_needs_the_two_renderings_and_two_others(package: Path, owned: World) -> None:

@@ -57,18 +57,9 @@ def alignment(study: Study) -> None:
     yardstick, aligners = world.yardstick(), aligners_of(world)
 
     def judge(result: Result) -> Mapping[str, float]:
-        prompts = [asked or "" for asked in result.asked]
-        points = _points(aligners, result.images, prompts)
-        return {**{name: each.mean().item() for name, each in points.items()}, **measured(result, yardstick)}
+        return {**points_of(aligners, result), **measured(result, yardstick)}
 
-    def real() -> Mapping[str, float]:
-        """Held-out drawings, judged by their own captions: what is left to win."""
-        prompts = [world.caption(sample) or "" for sample in world.reference.manifest]
-        blocks = torch.arange(len(prompts)).split(_BLOCK)
-        points = [_points(aligners, world.reference.select_pixels(b), [prompts[k] for k in b.tolist()]) for b in blocks]
-        return {each.name: torch.cat([block[each.name] for block in points]).mean().item() for each in aligners}
-
-    bench.cell({"seed": "-", "method": REAL}, real)
+    bench.cell({"seed": "-", "method": REAL}, lambda: points_of_real(aligners, world))
     grows = not isinstance(study.scale.training.adapter, FullCopy)
     for seed in study.scale.seeds:
         if world.backbone.text is not None:
@@ -76,6 +67,20 @@ def alignment(study: Study) -> None:
         for size in (1, len(world.owners))[: 1 + grows]:
             bench.cell({"seed": seed, "method": f"{MONOLITH} x{size}"}, _monolith(study, judge, seed, size))
         _owners(study, judge, seed)
+
+
+def points_of(aligners: Sequence[Alignment], result: Result) -> dict[str, float]:
+    """Of what was drawn for captions, by judge: means over the images."""
+    points = _points(aligners, result.images, [asked or "" for asked in result.asked])
+    return {name: each.mean().item() for name, each in points.items()}
+
+
+def points_of_real(aligners: Sequence[Alignment], world: World) -> dict[str, float]:
+    """Of held-out pictures, judged by their own captions: what is left to win."""
+    prompts = [world.caption(sample) or "" for sample in world.reference.manifest]
+    blocks = torch.arange(len(prompts)).split(_BLOCK)
+    points = [_points(aligners, world.reference.select_pixels(b), [prompts[k] for k in b.tolist()]) for b in blocks]
+    return {each.name: torch.cat([block[each.name] for block in points]).mean().item() for each in aligners}
 
 
 def _points(aligners: Sequence[Alignment], images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:

@@ -172,6 +172,7 @@ RECIPES: Mapping[str, Recipe | Calculation[Any]] = MappingProxyType(
             "What does differential privacy cost, and does training keep it?",
             privacy,
             report_privacy,
+            emoji="optional",
             scaled=private,
         ),
         "credit-known": Calculation(

@@ -91,12 +91,19 @@ class Study:
         return self._sample(model, settings, method, team.asked(names, self._asked(model)))
 
     def base(self, seed: int) -> Result:
-        """A set of images from the public backbone alone, for the captions of the world."""
-        alone, schedule = BackboneMember(self.world.backbone, 1), self.world.backbone.schedule
-        one = torch.ones(1, dtype=torch.float64)
-        shape = self.world.backbone.latent_shape
-        model = CompositeDenoiser([alone], one, Prior(shares_of([alone])), Full(), schedule, shape)
-        asked = prompted(self.world.backbone, [], self._asked(model))
+        """A set of images from the public backbone alone, for the captions of the world that it knows."""
+        backbone = self.world.backbone
+        alone, one = BackboneMember(backbone, 1), torch.ones(1, dtype=torch.float64)
+        model = CompositeDenoiser(
+            [alone],
+            one,
+            Prior(shares_of([alone])),
+            Full(),
+            backbone.schedule,
+            backbone.latent_shape,
+            vocabulary=frozenset(backbone.labels),
+        )
+        asked = prompted(backbone, [], self._asked(model))
         return self._sample(model, self.scale.sampled(seed), "backbone", asked)
 
     def _asked(self, model: CompositeDenoiser) -> list[str | None] | None:

@@ -65,8 +65,8 @@ def prompted(
 ) -> Conditions | None:
     """The labels as prompts, where compartments or backbone were trained on such; captions are read once each."""
     words = [label for label in labels or () if label is not None]
-    reads = backbone.text is not None or all(isinstance(each.adapter, TextPrompts) for each in compartments)
-    if not words or not reads:
+    reading = [isinstance(each.adapter, TextPrompts) for each in compartments]
+    if not words or not (backbone.text is not None or (reading and all(reading))):
         return labels
     prompts = read_prompts(list(dict.fromkeys(words)), compartments, backbone)
     by_text = {prompt.text: prompt for prompt in prompts}
