@@ -95,6 +95,26 @@ def test_a_quota_is_kept_over_calls(shared: Path, tmp_path: Path, run, done):
     assert not (tmp_path / "two").exists()
 
 
+def test_rules_and_keys_are_changed(shared: Path, tmp_path: Path, run, done):
+    done("grant", shared, "elm", "--to", "acme")
+    answer = done("principal", "change", shared, "acme", "--refuse", "share-alike", "--owner", "Ada", "--owner", "Bob")
+    assert (answer["refuse"], answer["owners"], answer["licences"]) == (["share-alike"], ["Ada", "Bob"], None)
+    assert done("why", shared, "acme")["allowed"] == ["oak"]
+    said = run("principal", "change", shared, "acme", "--refuse-nothing", "--licence", "CC-BY-SA-4.0").out
+    assert "The rules of 'acme': under CC-BY-SA-4.0; of Ada or Bob." in said
+    assert done("why", shared, "acme")["allowed"] == ["elm"]
+    said = run("principal", "change", shared, "acme", "--any-licence", "--any-owner").out
+    assert "none, it may draw from all that was granted" in said
+    id = (tmp_path / "acme.key").read_text().split("_")[1]
+    terms = {"id": id, "until": "3000-01-01T00:00:00Z", "scopes": ["read"]}
+    assert done("principal", "renew", shared, "acme", id, "--until", "2999-12-31", "--scope", "read")["key"] == terms
+    assert f"{id} (read; until 3000-01-01T00:00:00Z)" in run("principal", "list", shared).out.replace("\n", " ")
+    assert done("principal", "renew", shared, "acme", id, "--no-end")["key"]["until"] is None
+    other = done("principal", "key", shared, "acme")["key"].split("_")[1]
+    done("principal", "withdraw", shared, "acme", id)
+    assert [key["id"] for key in done("principal", "list", shared)["principals"][0]["keys"]] == [other]
+
+
 def test_revoked_and_removed(shared: Path, tmp_path: Path, run, done):
     assert done("revoke", shared, "oak", "--from", "acme")["revoked"] == ["oak"]
     answer = run("sample", shared, *DRAW, "--key-file", tmp_path / "acme.key", "--out", tmp_path / "out")
@@ -120,6 +140,19 @@ MISTAKES = {
         ("principal", "add", "V", "bee", "--refuse", "copyleft"),
         1,
         "unknown obligation 'copyleft'",
+    ),
+    "no rule": (("principal", "change", "V", "acme"), 2, "nothing is to change"),
+    "a rule and none": (
+        ("principal", "change", "V", "acme", "--owner", "Ada", "--any-owner"),
+        2,
+        "it is given and taken away at once",
+    ),
+    "no key to withdraw": (("principal", "withdraw", "V", "acme", "0"), 1, "unknown key of 'acme' '0'"),
+    "no terms": (("principal", "renew", "V", "acme", "0"), 2, "nothing is to change"),
+    "two ends": (
+        ("principal", "renew", "V", "acme", "0", "--no-end", "--until", "2999-01-01"),
+        2,
+        "it cannot go with --until",
     ),
     "an empty name": (("principal", "add", "V", "bee", "--refuse", ""), 2, "a name is empty"),
 }

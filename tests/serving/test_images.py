@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from intarsia.backbone import load_text_encoder
+from intarsia.backbone import Backbone, load_text_encoder
 from intarsia.compartments import text_prompts
 from intarsia.composition import SampleSettings
 from intarsia.data import to_uint8
 from intarsia.ledger import Receipt
-from intarsia.vault import Vault
+from intarsia.vault import Composition, Vault
 
 from ..vault.helpers import ROUTER, quick, toy_source
 from .conftest import Client
@@ -47,6 +47,44 @@ def test_images_are_those_that_the_vault_draws_itself(client: Client, vault: Vau
     assert np.allclose(told["weights"]["steps"], [1, 0.75, 0.5, 0.25])
     assert sum(told["shares"].values()) == pytest.approx(1)
     assert (answer["size"], told["settings"]["seed"]) == ("4x4", 7)
+
+
+def test_a_soup_is_asked_as_its_backbone_is_and_credited_to_all(
+    client: Client, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, request = client(), {"seed": 7, "weights": "soup", "prompt": "red apple"}
+    refused = owner.post(IMAGES, json=request)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_value")
+    assert "label 'red apple'" in refused.json()["error"]["message"], "there is no text here"
+    asked: list[str] = []
+
+    def prompts(self: Composition, texts: list[str]) -> list[None]:
+        asked.extend(texts)
+        return [None] * len(texts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Backbone, "text", property(lambda self: object()))
+        patch.setattr(Composition, "prompts", prompts)
+        drawn = owner.post(IMAGES, json=request).json()["intarsia"]
+    assert asked == ["red apple"] * 2, "before and while it is drawn"
+    assert (drawn["settings"]["prompt"], drawn["settings"]["label"]) == ("red apple", None)
+    credit = owner.post("/v1/credit", json={"receipt": drawn["receipt"], "repeats": 1})
+    assert [each["source"] for each in credit.json()["shares"]] == ["elm", "oak"]
+
+
+def test_a_source_that_goes_while_all_are_joined_is_left_out(
+    client: Client, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault.grant("elm", "acme")
+    acme, other, compose = client("acme"), Vault.open(vault.root), Vault.compose
+
+    def late(self: Vault, *arguments: Any, **settings: Any) -> Composition:
+        monkeypatch.setattr(Vault, "compose", compose)
+        other.forget("elm")
+        return compose(self, *arguments, **settings)
+
+    monkeypatch.setattr(Vault, "compose", late)
+    assert acme.post(IMAGES, json={}).json()["intarsia"]["sources"] == ["oak"]
 
 
 def test_a_prompt_is_what_is_drawn(client: Client, vault: Vault, tiny_text: Path) -> None:

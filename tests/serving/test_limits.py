@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -152,6 +155,48 @@ def test_connections_of_any_event_loop_are_taken() -> None:
     asyncio.run(connect())
 
 
+def test_what_is_no_request_is_refused_in_the_same_shape() -> None:
+    sent = bytearray()
+
+    class Transport(asyncio.Transport):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ended = False
+
+        def write(self, data: bytes) -> None:
+            sent.extend(data)
+
+        def is_closing(self) -> bool:
+            return self.ended
+
+        def close(self) -> None:
+            self.ended = True
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("nothing was asked")
+
+    async def connect() -> bool:
+        config = uvicorn.Config(app, http=_Patient, lifespan="off")
+        config.load()
+        protocol = _Patient(config=config, server_state=ServerState(), app_state={})
+        protocol.connection_made(transport := Transport())
+        protocol.data_received(b"\x16\x03\x01 garbage\r\n\r\n")
+        return transport.ended
+
+    assert asyncio.run(connect()), "nothing more is read"
+    head, _, body = bytes(sent).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request")
+    assert b"x-content-type-options: nosniff" in head.lower()
+    assert set(json.loads(body)["error"]) == SHAPE
+
+
+def test_no_redirect_carries_a_key_elsewhere(client: Client) -> None:
+    """Behind a proxy with TLS it would name http."""
+    answer = client().get("/v1/models/", headers={"Host": "evil.example"}, follow_redirects=False)
+    assert (answer.status_code, set(answer.json()["error"])) == (404, SHAPE)
+    assert "location" not in answer.headers
+
+
 def test_the_log_has_one_line_per_request_whatever_it_says(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     acme = client("acme")
     with caplog.at_level(logging.INFO, logger="intarsia.serving.access"):
@@ -198,6 +243,27 @@ def test_the_figures_count_and_name_nobody(client: Client) -> None:
     assert found[("intarsia_memory_bytes",)] > 0
     for word in ("acme", "somebody", "oak", "some-guess", acme.headers["authorization"].split("_")[1]):
         assert word not in text
+
+
+def test_credit_waits_for_itself_alone_and_is_bounded(client: Client) -> None:
+    """Those who draw have threads and places of their own, however many ask for credit."""
+    owner = client()
+    service = owner.app.state.service
+    begun, go_on = threading.Event(), threading.Event()
+    service.claims.submit(lambda: (begun.set(), go_on.wait(60)))
+    assert begun.wait(60)
+    drawn = owner.post(IMAGES, json={}).json()
+    claim = {"receipt": drawn["intarsia"]["receipt"], "repeats": 1}
+    with ThreadPoolExecutor(1) as pool:
+        service._claiming.most = 1
+        waits = pool.submit(owner.post, "/v1/credit", json=claim)
+        while not service._claiming.taken:
+            time.sleep(0.001)
+        refused = owner.post("/v1/credit", json=claim)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert owner.post(IMAGES, json={}).status_code == 200
+        go_on.set()
+        assert waits.result().status_code == 200
 
 
 def test_a_busy_service_says_when_to_come_again(client: Client) -> None:

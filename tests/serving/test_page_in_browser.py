@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -535,6 +536,39 @@ def test_grants_are_given_and_taken(enter: Enter, vault: Vault) -> None:
     page.get_by_role("button", name="Take it away", exact=True).click()
     expect(rows).to_have_count(1)
     assert vault.decide("gallery").names == ()
+
+
+def test_rules_keys_and_grants_are_changed(enter: Enter, vault: Vault) -> None:
+    key = vault.add_principal("print", until=datetime(2999, 2, 1, tzinfo=UTC))
+    vault.grant(["oak", "ash"], "print", quota="5/day")
+    page, dialog = (found := enter(view="people")), found.locator("#confirm")
+    card = person(page, "print")
+    card.locator("summary").first.press("Enter")
+    card.get_by_role("button", name="Change the rules of print").press("Enter")
+    dialog.get_by_label("Share alike").check()
+    dialog.get_by_label("Only under these licences").fill("free")
+    dialog.get_by_role("button", name="Change it").click()
+    expect(dialog.locator(".notice.error")).to_contain_text("SPDX")
+    dialog.get_by_label("Only under these licences").fill("")
+    dialog.get_by_label("Only under these licences").press("Enter")
+    expect(card.locator("summary").first).to_contain_text("refuses share alike")
+    assert vault.decide("print").names == ("oak",)
+    card.get_by_role("button", name="Change the grant of oak to print").click()
+    assert dialog.get_by_label("At most so many pictures").input_value() == "5"
+    dialog.get_by_label("At most so many pictures").fill("7")
+    dialog.get_by_label("Until").fill("2999-12-31")
+    dialog.get_by_role("button", name="Change it").click()
+    row = card.get_by_role("region", name="Granted").locator("tbody tr", has_text="oak")
+    expect(row).to_contain_text("0 of 7/day")
+    expect(row).to_contain_text("31 Dec 2999")
+    card.get_by_role("button", name=f"Change key {key.split('_')[1]}").click()
+    assert dialog.get_by_label("It ends on").input_value() == "2999-01-31", "a day counts to its end"
+    dialog.get_by_label("Ask who is owed credit for a picture").uncheck()
+    dialog.get_by_role("button", name="Change it").click()
+    expect(card.get_by_role("region", name="Keys")).to_contain_text("31 Jan 2999")
+    found = vault.identify(key)
+    assert (found.scopes, found.until) == (("read", "sample"), datetime(2999, 2, 1, tzinfo=UTC))
+    vault.remove_principal("print")
 
 
 def person(page: Page, name: str) -> Any:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import time
+from typing import get_args
 
 import pytest
 
+from intarsia.data import OBLIGATIONS
 from intarsia.ledger import Checkpoint, Receipt
 from intarsia.merkle import continues, includes, leaf_hash
-from intarsia.vault import Vault
+from intarsia.serving.schemas import USUAL, Refused, Scope
+from intarsia.vault import SCOPES, USUAL_SCOPES, Vault
 
 from .conftest import Client
 
@@ -117,8 +120,38 @@ def test_principals_keys_and_grants_come_and_go(client: Client, vault: Vault) ->
     assert owner.delete("/v1/grants/studio/elm").status_code == 404
     assert owner.delete("/v1/principals/studio").status_code == 200
     assert [each.name for each in vault.principals()] == ["acme"]
-    for wrong in ({"name": "../x"}, {"name": "A B"}, {"name": "x", "scopes": ["all"]}, {"name": "x", "until": "soon"}):
-        assert owner.post("/v1/principals", json=wrong).status_code == 400, wrong
+    for wrong in ({"name": "../x"}, {"name": "A B"}, {"licences": ["free"]}, {"until": "soon"}):
+        assert owner.post("/v1/principals", json={"name": "x"} | wrong).status_code == 400, wrong
+    for wrong in ({"scopes": ["all"]}, {"refuse": ["copyleft"]}, {"scopes": []}):
+        assert owner.post("/v1/principals", json={"name": "x"} | wrong).status_code == 422, wrong
+
+
+def test_what_was_said_of_a_principal_is_changed(client: Client, vault: Vault) -> None:
+    owner, acme = client(), client("acme")
+    vault.grant("elm", "acme")
+    acme_key = acme.headers["authorization"].split("_")[1]
+    changed = owner.put("/v1/principals/acme/rules", json={"owners": ["owner of elm"], "refuse": ["share-alike"]})
+    assert (changed.status_code, changed.json()["owners"], changed.json()["licences"]) == (200, ["owner of elm"], None)
+    assert acme.post(IMAGES, json={}).json()["intarsia"]["sources"] == ["elm"]
+    assert "sha256" not in changed.text
+    owner.put("/v1/principals/acme/rules", json={})
+    assert acme.post(IMAGES, json={}).json()["intarsia"]["sources"] == ["elm", "oak"], "what is left out is no rule"
+    terms = {"until": "2999-12-31", "scopes": ["read"]}
+    told = owner.put(f"/v1/principals/acme/keys/{acme_key}", json=terms).json()
+    assert told == {"principal": "acme", "id": acme_key, "until": "3000-01-01T00:00:00Z", "scopes": ["read"]}
+    assert acme.get("/v1/me").json()["expires"] == "3000-01-01T00:00:00Z"
+    assert acme.post(IMAGES, json={}).json()["error"]["code"] == "missing_scope"
+    assert owner.put("/v1/principals/nobody/rules", json={}).status_code == 404
+    assert owner.put("/v1/principals/acme/keys/0", json=terms).status_code == 404
+    assert owner.put(f"/v1/principals/acme/keys/{acme_key}", json={"until": "2999-12-31"}).status_code == 422
+    assert owner.put(f"/v1/principals/acme/keys/{acme_key}", json=terms | {"until": "2001"}).status_code == 400
+
+
+def test_scopes_and_obligations_of_the_document_are_those_of_the_vault() -> None:
+    assert set(get_args(Scope)) == set(SCOPES)
+    assert list(USUAL_SCOPES) == USUAL
+    (each,) = get_args(get_args(Refused)[0])
+    assert set(get_args(each)) == set(OBLIGATIONS)
 
 
 def test_a_source_that_is_forgotten_is_gone_when_the_answer_comes(client: Client, vault: Vault) -> None:

@@ -278,6 +278,38 @@ def test_a_key_is_for_what_it_was_made_for(shared: Vault) -> None:
         shared.remove_key("acme", found.key)
 
 
+def test_a_key_gets_another_end_and_other_scopes(shared: Vault, now: Now) -> None:
+    key, other = shared.new_key("acme", until=NOON + timedelta(hours=1)), shared.new_key("acme", scopes=["read"])
+    id = key.split("_")[1]
+    shared.change_key("acme", id, until=NOON + timedelta(days=2))
+    now.time = NOON + timedelta(days=1)
+    assert shared.identify(key).scopes == ("read", "sample", "credit"), "the key is the same, and so is what it is for"
+    changed = shared.change_key("acme", id, scopes=["erase", "read"])
+    assert (changed.until, shared.identify(key).scopes) == (NOON + timedelta(days=2), ("read", "erase"))
+    shared.change_key("acme", id, until=None)
+    now.time = NOON + timedelta(days=900)
+    assert shared.authenticate(key) == "acme"
+    assert shared.identify(other).scopes == ("read",)
+
+
+def test_rules_are_changed_one_by_one_and_the_rest_stays(shared: Vault) -> None:
+    key = shared.new_key("acme")
+    shared.grant("oak", "acme", quota="5/day")
+    shared.compose(principal="acme", precision="float32").sample(2, steps=1)
+    shared.change_rules("acme", owners=["owner of oak"], refuse=["share-alike"])
+    assert verdict(shared, "oak") == (True, "admitted")
+    changed = shared.change_rules("acme", refuse=["attribution"])
+    assert changed.rules.owners == ("owner of oak",)
+    assert (shared.principals()[0].rules, verdict(shared, "oak")) == (changed.rules, (False, "obligation"))
+    shared.change_rules("acme", refuse=[], owners=["somebody else"])
+    assert verdict(shared, "oak") == (False, "owner")
+    shared.change_rules("acme", owners=None)
+    assert verdict(shared, "oak") == (True, "admitted")
+    assert shared.authenticate(key) == "acme"
+    assert [(each.used, each.limit) for each in shared.allowances("acme")] == [(2, 5)], "what was drawn still counts"
+    assert shared.verify().ok
+
+
 def test_a_key_is_withdrawn_at_once_though_records_are_read_once(shared: Vault) -> None:
     key, other = shared.new_key("acme"), Vault.open(shared.root)
     assert shared.authenticate(key) == "acme"
@@ -403,6 +435,20 @@ WRONG = {
     "nobody to remove": (lambda v: v.remove_principal("bee"), UnknownName, "known: acme"),
     "nobody's key": (lambda v: v.new_key("bee"), UnknownName, "known: acme"),
     "a key of the past": (lambda v: v.new_key("acme", until=NOON), SettingsError, "has passed"),
+    "nobody's rules": (lambda v: v.change_rules("bee"), UnknownName, "known: acme"),
+    "a rule that is none": (lambda v: v.change_rules("acme", licences=["free"]), InputError, "not an SPDX"),
+    "nobody's key to change": (lambda v: v.change_key("bee", "0"), UnknownName, "known: acme"),
+    "a key that is none": (lambda v: v.change_key("acme", "0"), UnknownName, "unknown key of 'acme'"),
+    "an end gone by": (
+        lambda v: v.change_key("acme", v.principals()[0].keys[0].id, until=NOON),
+        SettingsError,
+        "has passed",
+    ),
+    "a key for nothing": (
+        lambda v: v.change_key("acme", v.principals()[0].keys[0].id, scopes=[]),
+        SettingsError,
+        "for nothing",
+    ),
     "nobody's verdict": (lambda v: v.decide("bee"), UnknownName, "known: acme"),
 }
 

@@ -51,6 +51,11 @@ TAKEN: dict[str, tuple[Action, str | None, str]] = {
     "forgotten, for a principal": (lambda v: v.forget("elm"), "acme", "'elm' was forgotten"),
     "retrained": (lambda v: retrained(v, "elm"), None, "'elm' was replaced"),
     "revoked": (lambda v: v.revoke("elm", "acme"), "acme", "'elm' may not be used: it was not granted to 'acme'"),
+    "no longer admitted": (
+        lambda v: v.change_rules("acme", owners=["owner of oak"]),
+        "acme",
+        "'elm' may not be used: its owner owner of elm is not among owner of oak",
+    ),
     "removed": (lambda v: v.remove_principal("acme"), "acme", "the principal 'acme' was removed"),
 }
 

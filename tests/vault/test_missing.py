@@ -6,8 +6,9 @@ import warnings
 
 import pytest
 
-from intarsia.errors import LeftOut
+from intarsia.errors import ForbiddenError, LeftOut
 from intarsia.vault import Composition, Vault
+from intarsia.vault.shelf import Shelf
 
 from .helpers import grown, toy_source
 
@@ -35,6 +36,26 @@ def test_all_there_is_says_what_it_is_not(owing: Vault) -> None:
     assert composition.left_out["ash"] == "it has no compartment yet; train it with `intarsia train`"
     owing.resume()
     assert quiet(owing).names == ("elm", "oak")
+
+
+@pytest.mark.parametrize("principal", [None, "acme"])
+def test_a_source_that_goes_while_all_are_joined_is_left_out(
+    pair: Vault, principal: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.add_principal("acme")
+    pair.grant(["oak", "elm"], "acme")
+    other, digest = Vault.open(pair.root), Shelf.record_digest
+
+    def late(self: Shelf, name: str) -> str | None:
+        monkeypatch.setattr(Shelf, "record_digest", digest)
+        other.forget("elm")
+        return digest(self, name)
+
+    monkeypatch.setattr(Shelf, "record_digest", late)
+    assert quiet(pair, principal).names == ("oak",)
+    monkeypatch.setattr(Shelf, "record_digest", lambda self, name: None)
+    with pytest.raises(ForbiddenError, match="'oak' was"):
+        pair.compose(principal=principal, precision="float32")
 
 
 def test_who_names_sources_is_told_nothing_of_others(owing: Vault) -> None:

@@ -166,6 +166,8 @@ def test_a_soup_is_one_network_of_all(pair: Vault) -> None:
     assert composition.names == ("soup of elm, oak",)
     assert set(composition.licences) == {"elm", "oak"}
     assert result.calls.tolist() == [3, 3]
+    with pytest.raises(SettingsError, match="averaged into one"):
+        composition.credit(result)
 
 
 WRONG = {

@@ -78,7 +78,10 @@ GROUPS: Mapping[str, tuple[str, str, Panel]] = MappingProxyType(
             {
                 "add": principal.add,
                 "list": principal.list_principals,
+                "change": principal.change,
                 "key": principal.key,
+                "renew": principal.renew,
+                "withdraw": principal.withdraw,
                 "remove": principal.remove,
             },
         ),

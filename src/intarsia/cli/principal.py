@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -18,7 +18,36 @@ from intarsia.errors import VaultError
 if TYPE_CHECKING:
     from intarsia.vault import Principal
 
+T, N, K = TypeVar("T"), TypeVar("N"), TypeVar("K")
+KeyId = Annotated[
+    str, typer.Argument(help="Id of a key: the second part of it, as `principal list` shows it.", metavar="KEY")
+]
 HELP = "Principals: who may draw from a vault besides its owner, with which keys and under which rules."
+
+
+@dataclass(frozen=True)
+class RuleOptions:
+    """What a principal admits."""
+
+    licence: Annotated[
+        list[str] | None, typer.Option(help="Admit only sources under this SPDX expression; may be repeated.")
+    ] = None
+    owner: Annotated[list[str] | None, typer.Option(help="Admit only sources of this owner; may be repeated.")] = None
+    refuse: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Admit no source whose licence brings this: {REFUSABLE}; with commas between."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class RuleRemoval:
+    """Rules that a principal is to have no more."""
+
+    any_licence: Annotated[bool, typer.Option("--any-licence", help="Admit sources under whatever licence.")] = False
+    any_owner: Annotated[bool, typer.Option("--any-owner", help="Admit sources of whatever owner.")] = False
+    refuse_nothing: Annotated[
+        bool, typer.Option("--refuse-nothing", help="Admit sources whatever their licences bring.")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -53,15 +82,8 @@ def add(
     vault: VaultPath,
     name: PrincipalName,
     key: KeyOptions,
+    rules: RuleOptions,
     output: Output,
-    licence: Annotated[
-        list[str] | None, typer.Option(help="Admit only sources under this SPDX expression; may be repeated.")
-    ] = None,
-    owner: Annotated[list[str] | None, typer.Option(help="Admit only sources of this owner; may be repeated.")] = None,
-    refuse: Annotated[
-        list[str] | None,
-        typer.Option(help=f"Admit no source whose licence brings this: {REFUSABLE}; with commas between."),
-    ] = None,
 ) -> None:
     """Add somebody who may draw from what is granted to them. Shows their API key, for the only time.
 
@@ -75,9 +97,9 @@ def add(
     with _new_key_file(key.key_file) as write:
         text = opened.add_principal(
             name,
-            licences=licence or None,
-            owners=owner or None,
-            refuse=split("--refuse", refuse) or (),
+            licences=rules.licence or None,
+            owners=rules.owner or None,
+            refuse=split("--refuse", rules.refuse) or (),
             until=moment(key.until),
             scopes=key.scopes(),
         )
@@ -94,7 +116,10 @@ def list_principals(vault: VaultPath, output: Output) -> None:
 
     found = Vault.open(vault).principals()
     documents = [_document(principal) for principal in found]
-    rows = [(p.name, len(p.keys), _rules(p), ", ".join(_grant_text(d) for d in _document(p)["grants"])) for p in found]
+    rows = [
+        (each["name"], ", ".join(map(_key_text, each["keys"])), _rules(p), ", ".join(map(_grant_text, each["grants"])))
+        for each, p in zip(documents, found, strict=True)
+    ]
     output.answer({"vault": str(vault), "principals": documents}, Table(("principal", "keys", "rules", "grants"), rows))
 
 
@@ -120,6 +145,70 @@ def key(
     _answer_key(output, vault, name, text, options.key_file)
 
 
+def change(vault: VaultPath, name: PrincipalName, rules: RuleOptions, removal: RuleRemoval, output: Output) -> None:
+    """Change the rules of a principal. Its keys and grants stay, and so does each rule that is not named.
+
+    What the new rules do not admit is drawn no more: a run under way for it ends without images.
+
+    Example: intarsia principal change emoji.vault studio --refuse non-commercial --any-owner
+    """
+    from intarsia.vault import KEEP, Vault
+
+    licences = _in_place("--licence", rules.licence, None, KEEP, removed=removal.any_licence)
+    owners = _in_place("--owner", rules.owner, None, KEEP, removed=removal.any_owner)
+    refuse = _in_place("--refuse", split("--refuse", rules.refuse), (), KEEP, removed=removal.refuse_nothing)
+    if licences is owners is refuse is KEEP:
+        raise typer.BadParameter("nothing is to change; name at least one rule, as in --refuse share-alike")
+    changed = Vault.open(vault).change_rules(name, licences=licences, owners=owners, refuse=refuse)
+    said = f"The rules of '{name}': {_rules(changed) or 'none, it may draw from all that was granted'}."
+    output.answer({"vault": str(vault), **_document(changed)}, said)
+
+
+def renew(
+    vault: VaultPath,
+    name: PrincipalName,
+    key: KeyId,
+    output: Output,
+    until: Annotated[
+        str | None,
+        typer.Option(help="When it ends: a day, which counts to its end, or a time; in UTC.", show_default=False),
+    ] = None,
+    no_end: Annotated[bool, typer.Option("--no-end", help="Let it have no end.")] = False,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="What it is for from now on, as for `principal key`; with commas between."),
+    ] = None,
+) -> None:
+    """Change when a key ends, or what it is for. Whoever has it keeps it; what is not named stays.
+
+    Example: intarsia principal renew emoji.vault studio 3f2a91c07be4 --until 2031-12-31
+    """
+    from intarsia.vault import KEEP, Vault
+
+    if until is not None and no_end:
+        raise typer.BadParameter("it cannot go with --until; leave one of them out", param_hint="--no-end")
+    scopes = split("--scope", scope)
+    if until is None and not no_end and scopes is None:
+        raise typer.BadParameter("nothing is to change; give --until, --no-end or --scope", param_hint="--until")
+    ends = moment(until) if until is not None else None if no_end else KEEP
+    changed = Vault.open(vault).change_key(name, key, until=ends, scopes=KEEP if scopes is None else scopes)
+    record = {field: value for field, value in changed.record().items() if field != "sha256"}
+    said = f"The key {key} of '{name}' is for {', '.join(changed.scopes)}, and ends {record['until'] or 'never'}."
+    output.answer({"vault": str(vault), "principal": name, "key": record}, said)
+
+
+def withdraw(vault: VaultPath, name: PrincipalName, key: KeyId, output: Output) -> None:
+    """Withdraw one key of a principal, for good. Its other keys and its grants stay.
+
+    Example: intarsia principal withdraw emoji.vault studio 3f2a91c07be4
+    """
+    from intarsia.vault import Vault
+
+    Vault.open(vault).remove_key(name, key)
+    document = {"vault": str(vault), "principal": name, "key": key, "removed": True}
+    output.answer(document, f"Withdrew the key {key} of '{name}'.")
+
+
 def remove(vault: VaultPath, name: PrincipalName, output: Output) -> None:
     """Remove a principal with all its keys and grants. Runs under way for it end without images.
 
@@ -129,6 +218,17 @@ def remove(vault: VaultPath, name: PrincipalName, output: Output) -> None:
 
     Vault.open(vault).remove_principal(name)
     output.answer({"vault": str(vault), "principal": name, "removed": True}, f"Removed the principal '{name}'.")
+
+
+def _in_place(option: str, given: T | None, nothing: N, keep: K, *, removed: bool) -> T | N | K:
+    """What comes in the place of a rule: what was given, `nothing` if it is removed, and else it stays.
+
+    Raises:
+        typer.BadParameter: both were asked for.
+    """
+    if given and removed:
+        raise typer.BadParameter("it is given and taken away at once; leave one of them out", param_hint=option)
+    return given or (nothing if removed else keep)
 
 
 @contextlib.contextmanager
@@ -159,6 +259,14 @@ def _document(principal: Principal) -> dict[str, Any]:
     record = principal.record()
     keys = [{key: value for key, value in each.items() if key != "sha256"} for each in record["keys"]]
     return record | {"keys": keys}
+
+
+def _key_text(key: dict[str, Any]) -> str:
+    from intarsia.vault import USUAL_SCOPES
+
+    terms = [] if key["scopes"] == list(USUAL_SCOPES) else [", ".join(key["scopes"])]
+    terms += [f"until {key['until']}"] if key["until"] else []
+    return f"{key['id']} ({'; '.join(terms)})" if terms else str(key["id"])
 
 
 def _grant_text(grant: dict[str, Any]) -> str:

@@ -58,7 +58,8 @@ def create_app(
         finally:
             await service.close()
 
-    # The pages that FastAPI makes of the document load scripts from elsewhere.
+    # The pages that FastAPI makes of the document load scripts from elsewhere. A redirect would name the scheme that a
+    # proxy speaks to us, and have the key sent in clear.
     app = FastAPI(
         title="intarsia",
         version=version_here(),
@@ -66,6 +67,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         responses=_FAILURES,
     )
     app.state.service = service

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from intarsia.serving.callers import Caller
 from intarsia.serving.service import Service
 from intarsia.vault import Composition, Decision
+from intarsia.vault.missing import what_is_left
 
 
 def verdicts(service: Service, caller: Caller) -> tuple[Decision, ...]:
@@ -27,11 +29,15 @@ def composed(
         ForbiddenError: the caller may not use a source that was named, or may use none, with the reasons.
         As `Vault.compose`.
     """
-    known = verdicts(service, caller) if named is None else ()
-    names = list(named) if named is not None else [each.name for each in known if each.allowed]
-    # Composing decides again; of None it says why there is nothing.
-    composition = service.library.composition(
-        caller.principal, names or None, weights=weights, routing=routing, precision=precision
-    )
-    absent = {each.name: each.reason for each in known if not each.allowed and each.rule != "grant"}
-    return replace(composition, left_out=absent)
+    join = partial(service.library.composition, caller.principal, weights=weights, routing=routing, precision=precision)
+    if named is not None:
+        return replace(join(list(named)), left_out={})
+
+    def allowed() -> Composition:
+        known = verdicts(service, caller)
+        # Composing decides again; of None it says why there is nothing.
+        composition = join([each.name for each in known if each.allowed] or None)
+        absent = {each.name: each.reason for each in known if not each.allowed and each.rule != "grant"}
+        return replace(composition, left_out=absent)
+
+    return what_is_left(allowed)

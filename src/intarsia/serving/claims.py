@@ -28,7 +28,7 @@ _NOTES = {
 
 
 def claimed(service: Service, caller: Caller, request: CreditRequest) -> dict[str, Any]:
-    """Reckon it; one request at a time, as it takes many passes.
+    """Reckon it; it takes many passes.
 
     Raises:
         InputError: no image or two, or a file that is none.
@@ -40,8 +40,7 @@ def claimed(service: Service, caller: Caller, request: CreditRequest) -> dict[st
     names = request.sources or drawn_from
     weights = "gaussian" if request.method == "divergence" else "prior"  # the one method that asks for weights
     composition = composed(service, caller, names, weights=weights, routing="full", precision="float32")
-    with service.claims:
-        found = composition.credit(images, settings)
+    found = composition.credit(images, settings)
     rows = zip(found.names, found.values[0].tolist(), found.low[0].tolist(), found.high[0].tolist(), strict=True)
     shares = [{"source": name, "share": share, "low": low, "high": high} for name, share, low, high in rows]
     told = {"method": found.method, "unit": found.unit, "shares": shares, "note": _NOTES[found.method]}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from intarsia.checks import check_whole
-from intarsia.composition import CompartmentMember, CompositeRun, Result, SampleSettings
+from intarsia.composition import CompositeRun, Result, SampleSettings
 from intarsia.composition.member import Conditions
 from intarsia.composition.sampling import OnStep
 from intarsia.data import to_uint8
@@ -165,15 +165,16 @@ def check_motif(composition: Composition, label: str | None, prompt: str | None,
 
 
 def _asked(given: ImageRequest, composition: Composition) -> tuple[str | None, str | None]:
-    """The label or the prompt. Where no text is read a prompt is a label: it never says from which sources to draw."""
+    """The label or the prompt. Where no text is read a prompt is a label: it never says from which sources to draw.
+
+    Networks that were averaged into one read what their backbone reads.
+    """
     prompt = given.prompt.strip()
     if given.label is not None and prompt and prompt != given.label:
         raise SettingsError(f"the prompt is '{prompt}' and the label '{given.label}'; give one of them")
     if given.label is not None or not prompt:
         return given.label, None
-    if all(isinstance(each, CompartmentMember) and each.reads for each in composition.model.members):
-        return None, prompt
-    return prompt, None
+    return (None, prompt) if composition.reads else (prompt, None)
 
 
 def _about(order: Order, result: Result) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Receipts:
         id, seal = str(receipt.proof.index), self.kept.seal(receipt, fresh=True)
         if seal is None:
             return id
-        self.put(id, Drawn(principal, receipt, seal, result.names, to_uint8(result.images)))
+        self.put(id, Drawn(principal, receipt, seal, _compartments(receipt), to_uint8(result.images)))
         try:
             self.kept.keep(receipt, seal)
         except VaultError as error:  # the client has it in its images, and from memory as long as this runs
@@ -138,6 +138,11 @@ class Receipts:
         if principal not in (None, drawn.principal) or self.kept.seal(drawn.receipt) != drawn.seal:
             raise _none()
         return drawn
+
+
+def _compartments(receipt: Receipt) -> tuple[str, ...]:
+    """Those that images were drawn from, also where their networks were averaged into one."""
+    return tuple(sorted({name for each in receipt.openings for name in each.values.get("compartments", {})}))
 
 
 def _principal_of(receipt: Receipt) -> str | None:

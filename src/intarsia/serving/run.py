@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import math
 import signal
@@ -18,6 +19,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from intarsia.errors import SettingsError
 from intarsia.serving.app import create_app
+from intarsia.serving.faults import Fault
+from intarsia.serving.limits import HEADERS
 from intarsia.serving.metrics import Lines
 from intarsia.serving.service import Replicas
 from intarsia.serving.settings import ServeSettings
@@ -54,7 +57,10 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
 
 
 class _Patient(H11Protocol):
-    """A connection on which the head of a request must arrive within `HEAD_SECONDS`: uvicorn's own waits for ever."""
+    """A connection on which the head of a request must arrive within `HEAD_SECONDS`: uvicorn's own waits for ever.
+
+    What is no request at all is answered in the shape of all failures.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -74,6 +80,19 @@ class _Patient(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        fault = Fault(400, "this is no HTTP request", code="invalid_request")
+        body = json.dumps(fault.document()).encode()
+        headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
+        parts = [
+            h11.Response(status_code=400, headers=list((HEADERS | headers).items()), reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ]
+        for part in parts:
+            self.transport.write(self.conn.send(part) or b"")
+        self.transport.close()
 
     def _wait(self) -> None:
         if self._deadline is None:
@@ -112,6 +131,7 @@ def serve_forever(
         log_level="warning",
         access_log=False,
         http=_Patient,
+        ws="none",
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_seconds),
         timeout_keep_alive=15,

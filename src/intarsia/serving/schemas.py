@@ -8,13 +8,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from intarsia.checks import MOST_SEEDS
 from intarsia.credit.claims import Method
-from intarsia.vault import SCOPES, USUAL_SCOPES
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Names = Annotated[list[Name], Field(min_length=1, max_length=10_000)]
 
 Moment = Annotated[str, Field(max_length=40, description="A day, or a time in UTC")]
-Scopes = Annotated[list[Name], Field(min_length=1, description=f"Of {', '.join(SCOPES)}")]
+Scope = Literal["read", "sample", "credit", "erase", "admin"]
+Scopes = Annotated[list[Scope], Field(min_length=1, max_length=100, description="What a key is for")]
+Refused = Annotated[
+    list[Literal["share-alike", "non-commercial", "no-derivatives", "attribution"]],
+    Field(max_length=100, description="Obligations that no source's licence may bring"),
+]
+USUAL: list[Scope] = ["read", "sample", "credit"]
 
 
 class Problem(BaseModel):
@@ -112,19 +117,31 @@ class NewKey(Body):
     """`POST /v1/principals/{name}/keys`."""
 
     until: Moment | None = None
-    scopes: Scopes = list(USUAL_SCOPES)
+    scopes: Scopes = USUAL
     replace: Annotated[bool, Field(description="Withdraw all keys that the principal has")] = False
 
 
-class NewPrincipal(Body):
-    """`POST /v1/principals`; the rules are those of `intarsia principal add`."""
+class KeyTerms(Body):
+    """`PUT /v1/principals/{name}/keys/{id}`."""
 
-    name: Name
+    until: Annotated[Moment | None, Field(description="Without it the key has no end")] = None
+    scopes: Scopes
+
+
+class NewRules(Body):
+    """`PUT /v1/principals/{name}/rules`, which are those of `intarsia principal add`; one that is left out is none."""
+
     licences: Names | None = None
     owners: Names | None = None
-    refuse: list[Name] = []
+    refuse: Refused = []
+
+
+class NewPrincipal(NewRules):
+    """`POST /v1/principals`."""
+
+    name: Name
     until: Moment | None = None
-    scopes: Scopes = list(USUAL_SCOPES)
+    scopes: Scopes = USUAL
 
 
 class NewGrants(Body):

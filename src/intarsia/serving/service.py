@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -49,12 +48,32 @@ class Replicas(Protocol):
 
 
 @dataclass
+class Places:
+    """For so many requests at once, and no more; for the event loop's thread."""
+
+    most: int
+    taken: int = 0
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Raises Busy if all are taken."""
+        if self.taken >= self.most:
+            raise Busy(self.taken, 1)
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+
+
+@dataclass
 class Service:
     """A vault, and what draws from it.
 
     `owner` is a key in memory alone, for whoever started the service; None if there is none. `waiters` are the threads
-    in which requests wait for the engine. `claims` is held by whoever reckons credit. `handed` is where the receipts
-    of forgettings are put. Where there are `replicas`, they draw, and the engine rests.
+    in which requests wait for the engine. `claims` is the one in which credit is reckoned, of one request after the
+    other: it takes many passes, and who draws is not to wait behind it. `handed` is where the receipts of forgettings
+    are put. Where there are `replicas`, they draw, and the engine rests.
     """
 
     vault: Vault
@@ -63,7 +82,7 @@ class Service:
     replicas: Replicas | None = None
     ready: bool = False
     metrics: Metrics = field(default_factory=Metrics)
-    claims: threading.Lock = field(default_factory=threading.Lock)
+    claims: ThreadPoolExecutor = field(init=False)
     transparency: Transparency = field(init=False)
     receipts: Receipts = field(init=False)
     handed: ReceiptFolder = field(init=False)
@@ -84,8 +103,9 @@ class Service:
         self.metrics.gauge("intarsia_images_under_way", "Images being drawn", lambda: self.engine.under_way)
         self.metrics.gauge("intarsia_memory_bytes", "Of compartments in memory", lambda: self.library.loaded.nbytes)
         here = self.settings.waiting + self.settings.rows
-        self._most = here * (self.replicas.most if self.replicas else 1)
-        self._inside = 0
+        self._drawing = Places(here * (self.replicas.most if self.replicas else 1))
+        self._claiming = Places(self.settings.waiting)
+        self.claims = ThreadPoolExecutor(1, thread_name_prefix="intarsia credit")
         self.waiters = ThreadPoolExecutor(here, thread_name_prefix="intarsia request")
 
     @contextlib.contextmanager
@@ -96,13 +116,18 @@ class Service:
             Busy: all are taken, or too many wait for the engine.
         """
         self.engine.check_room()
-        if self._inside >= self._most:
-            raise Busy(self._inside, 1)
-        self._inside += 1
-        try:
+        with self._drawing.one():
             yield
-        finally:
-            self._inside -= 1
+
+    async def claim(self, work: Callable[P, T], *arguments: P.args, **settings: P.kwargs) -> T:
+        """Reckon credit when those who asked before are through.
+
+        Raises:
+            Busy: too many wait already.
+        """
+        with self._claiming.one():
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self.claims, partial(work, *arguments, **settings))
 
     async def wait_for(self, work: Callable[P, T], *arguments: P.args, **settings: P.kwargs) -> T:
         """Run what waits for the engine, or computes, in a thread of its own."""
@@ -129,6 +154,7 @@ class Service:
         self.ready = False
         await asyncio.to_thread(self.engine.close)
         await asyncio.to_thread(self.jobs.close)
+        await asyncio.to_thread(self.claims.shutdown, cancel_futures=True)
         await asyncio.to_thread(self.waiters.shutdown)
 
 

@@ -9,7 +9,7 @@ from intarsia.vault.outcomes import ForgetPlan, Job, Outcome
 from intarsia.vault.package import Core, find_package, make_package, read_core, write_package
 from intarsia.vault.parts import PARTS
 from intarsia.vault.payouts import Line, Period, Statement
-from intarsia.vault.principals import SCOPES, USUAL_SCOPES, Grant, Key, Principal, Quota
+from intarsia.vault.principals import KEEP, SCOPES, USUAL_SCOPES, Grant, Keep, Key, Principal, Quota
 from intarsia.vault.records import CompartmentInfo, SourceInfo, Unfinished
 from intarsia.vault.replay import Replay
 from intarsia.vault.selecting import Decision, Selection
@@ -18,6 +18,7 @@ from intarsia.vault.vault import Vault
 from intarsia.vault.verify import Problem, VerifyReport
 
 __all__ = [
+    "KEEP",
     "PARTS",
     "SCOPES",
     "USUAL_SCOPES",
@@ -32,6 +33,7 @@ __all__ = [
     "Identity",
     "Imported",
     "Job",
+    "Keep",
     "Key",
     "Line",
     "Outcome",

@@ -162,6 +162,13 @@ class Composition:
         receipt = self.record(result) if self.record is not None else None
         return result if receipt is None else replace(result, receipt=receipt.document())
 
+    @property
+    def reads(self) -> bool:
+        """Whether all of it is asked in words."""
+        return self.backbone.text is not None or all(
+            isinstance(member, CompartmentMember) and member.reads for member in self.model.members
+        )
+
     def prompts(self, texts: Sequence[str], *, text_encoder: str | None = None) -> list[Prompt]:
         """What its members take in the place of labels when they are asked in words.
 
@@ -197,8 +204,10 @@ class Composition:
         if settings is not None and settings.method == "path" and isinstance(images, Result):
             return path_profile(images)
         latents = images.latents if isinstance(images, Result) else self.backbone.encode(images)
-        precision = next(m.precision for m in self.model.members if isinstance(m, CompartmentMember))
-        core = BackboneMember(self.backbone, 1, precision=precision)
+        members = [each for each in self.model.members if isinstance(each, CompartmentMember)]
+        if not members:
+            raise SettingsError("networks that were averaged into one cannot say whose an image is; take other weights")
+        core = BackboneMember(self.backbone, 1, precision=members[0].precision)
         found = credit(self.model, latents, settings, core=core, on_progress=on_progress)
         self.check()
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator
+from dataclasses import replace as changed
 from datetime import datetime
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from intarsia.vault.events import granted, revoked
 from intarsia.vault.locks import folder_lock
 from intarsia.vault.meter import Allowance, allowances, read_used, write_used
 from intarsia.vault.principals import (
+    KEEP,
     USUAL_SCOPES,
     Grant,
+    Keep,
     Key,
     Principal,
     Quota,
@@ -67,6 +70,33 @@ class VaultGrants(VaultReader):
             write_principal(change.put(f"{PRINCIPALS}/{name}"), principal.with_keys([key]))
         return text
 
+    def change_rules(
+        self,
+        principal: str,
+        *,
+        licences: Collection[str] | Keep | None = KEEP,
+        owners: Collection[str] | Keep | None = KEEP,
+        refuse: Collection[str] | Keep = KEEP,
+    ) -> Principal:
+        """Change the rules of a principal; its keys and grants stay, and so does each rule that is not given.
+
+        Once this has returned, nothing is drawn for it any more that the new rules do not admit: a run under way ends.
+
+        Raises:
+            UnknownName: no such principal or obligation.
+            InputError: a licence is no SPDX expression.
+            VaultError: another process is writing for too long, or the disk is full; then its rules stay.
+        """
+        with self._changing(principal) as (change, found):
+            old = found.rules
+            rules = Rules(
+                licences=old.licences if licences is KEEP else licences,
+                owners=old.owners if owners is KEEP else owners,
+                refuse=old.refuse if refuse is KEEP else refuse,
+            )
+            self._put(change, found.with_rules(rules))
+        return found.with_rules(rules)
+
     def remove_principal(self, name: str) -> None:
         """Take a principal's keys and grants for good; once this has returned, nothing is drawn for it any more.
 
@@ -106,6 +136,35 @@ class VaultGrants(VaultReader):
             self._put(change, found.with_keys([*([] if replace else found.keys), key]))
         return text
 
+    def change_key(
+        self,
+        principal: str,
+        id: str,
+        *,
+        until: datetime | Keep | None = KEEP,
+        scopes: Collection[str] | Keep = KEEP,
+    ) -> Key:
+        """Change when a key ends and what it is for, from its next use on; the key itself stays.
+
+        Args:
+            id: the second part of the key in clear.
+            until: None lets it have no end.
+
+        Raises:
+            UnknownName: no such principal, key or scope.
+            SettingsError: `until` has passed, or says no time zone; or there are no scopes.
+            VaultError: another process is writing for too long, or the disk is full; then the key stays as it was.
+        """
+        with self._changing(principal) as (change, found):
+            old = found.key(id)
+            key = changed(
+                old,
+                until=old.until if until is KEEP else self._future(until),
+                scopes=old.scopes if scopes is KEEP else tuple(scopes),
+            )
+            self._put(change, found.with_keys(key if each.id == id else each for each in found.keys))
+        return key
+
     def remove_key(self, principal: str, id: str) -> None:
         """Withdraw one key of a principal, by its id, which is the second part of the key in clear.
 
@@ -114,9 +173,8 @@ class VaultGrants(VaultReader):
             VaultError: another process is writing for too long, or the disk fails.
         """
         with self._changing(principal) as (change, found):
-            if id not in (ids := [key.id for key in found.keys]):
-                raise UnknownName(f"key of '{principal}'", id, ids)
-            self._put(change, found.with_keys(key for key in found.keys if key.id != id))
+            gone = found.key(id)
+            self._put(change, found.with_keys(key for key in found.keys if key is not gone))
 
     def grant(
         self,

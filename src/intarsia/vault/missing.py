@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from intarsia.errors import CorruptError, LeftOut, SettingsError
+from intarsia.errors import CorruptError, ForbiddenError, IncompatibleError, LeftOut, SettingsError
 from intarsia.vault.causes import Cause
 from intarsia.vault.selecting import NOT_TRAINED, Selection
 from intarsia.vault.sources import source_info
 from intarsia.vault.store import SOURCES, Store
+
+T = TypeVar("T")
+_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def left_out(store: Store, wanted: Collection[str], selection: Selection | None)
     whys = {name: _missing(store, name) for name in untrained}
     for name, why in whys.items():
         if why.owed:
-            warnings.warn(f"'{name}' is left out: {why.reason}", LeftOut, stacklevel=3)
+            warnings.warn(f"'{name}' is left out: {why.reason}", LeftOut, stacklevel=5)
     return found | {name: why.reason for name, why in whys.items()}
 
 
@@ -80,6 +84,22 @@ def nothing_to_join(absent: Mapping[str, str]) -> SettingsError:
     reasons = "; ".join(f"'{name}': {reason}" for name, reason in absent.items())
     what = "a composition needs at least one source that is trained; train with `intarsia train`, or name some"
     return SettingsError(f"{what} ({reasons})" if reasons else what)
+
+
+def what_is_left(join: Callable[[], T]) -> T:
+    """Join what nobody chose by name. Where a source goes, comes or is revoked meanwhile, join what there is then.
+
+    What `join` raises twice in the same words has another reason.
+    """
+    said = ""
+    for _ in range(_TRIES):
+        try:
+            return join()
+        except (SettingsError, ForbiddenError, IncompatibleError, CorruptError) as error:
+            if str(error) == said:
+                raise
+            said = str(error)
+    return join()
 
 
 def _missing(store: Store, name: str) -> Missing:

@@ -11,9 +11,10 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from intarsia.checks import check_whole
 from intarsia.data import check_name
@@ -38,6 +39,15 @@ SCOPES: Mapping[str, str] = MappingProxyType(
 """What a key may be for. On the command line a key says who it is, whatever its scopes; the service asks for them."""
 USUAL_SCOPES = ("read", "sample", "credit")
 _PREFIX = "int"
+
+
+class Keep(Enum):
+    """In the place of a value that is not to be changed."""
+
+    KEEP = "keep"
+
+
+KEEP: Final = Keep.KEEP
 
 
 @dataclass(frozen=True)
@@ -165,6 +175,21 @@ class Principal:
     def with_keys(self, keys: Iterable[Key]) -> Principal:
         """With these keys and no others."""
         return replace(self, keys=tuple(keys))
+
+    def with_rules(self, rules: Rules) -> Principal:
+        """With these rules in place of those it has."""
+        return replace(self, rules=rules)
+
+    def key(self, id: str) -> Key:
+        """One of its keys, by its id.
+
+        Raises:
+            UnknownName: there is none.
+        """
+        for key in self.keys:
+            if key.id == id:
+                return key
+        raise UnknownName(f"key of '{self.name}'", id, [key.id for key in self.keys])
 
     def granted(self, grants: Iterable[Grant]) -> Principal:
         """With these grants, each in place of one for the same source."""

@@ -29,7 +29,7 @@ from intarsia.vault.keyring import Identity, Keyring
 from intarsia.vault.lease import Lease
 from intarsia.vault.loaded import Loaded
 from intarsia.vault.meter import read_used
-from intarsia.vault.missing import left_out, nothing_to_join, with_reasons
+from intarsia.vault.missing import left_out, nothing_to_join, what_is_left, with_reasons
 from intarsia.vault.operators import manner
 from intarsia.vault.package import Core, read_core
 from intarsia.vault.principals import Principal, read_principal
@@ -268,7 +268,8 @@ class VaultReader:
 
         What is composed may be drawn from as long as nothing of it is forgotten, retrained or, from the principal,
         revoked: every step looks (`docs/grants.md` says what is promised). Of None, `left_out` of the composition says
-        which sources are missing and why, and a `LeftOut` warning if a forgetting has taken one out of use.
+        which sources are missing and why, and a `LeftOut` warning if a forgetting has taken one out of use. A source
+        that is forgotten while all are joined is left out, too.
 
         Args:
             weights: `gaussian`, `uniform`, `prior`, or another of `composing.WEIGHTS`. `joint` is fitted when asked
@@ -294,8 +295,36 @@ class VaultReader:
             CorruptError: a compartment, the record of its source, or the ledger is damaged.
             VaultError: the vault cannot be written.
         """
+        join = partial(
+            self._join,
+            None if names is None else listed(names),
+            weights=weights,
+            routing=routing,
+            operator=operator,
+            prior=prior,
+            precision=precision,
+            principal=principal,
+            unrecorded=unrecorded,
+            loaded=loaded,
+        )
+        return what_is_left(join) if names is None else join()
+
+    def _join(
+        self,
+        names: list[str] | None,
+        *,
+        weights: str | Weights,
+        routing: str | Routing,
+        operator: str | Operator,
+        prior: Mapping[str, float] | None,
+        precision: str,
+        principal: str | None,
+        unrecorded: bool,
+        loaded: Loaded | None,
+    ) -> Composition:
+        """As `compose`, of what there is at this moment."""
         self._store.settle()
-        wanted = self._store.names(COMPARTMENTS) if names is None else listed(names)
+        wanted = self._store.names(COMPARTMENTS) if names is None else names
         selection = None if principal is None else self.decide(principal, names)
         if selection is not None and principal is not None:
             wanted = list(permitted(selection, principal, named=names is not None))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 
-from intarsia.compartments import TextPrompts
+from intarsia.compartments import FullCopy, Lora, TextPrompts
 from intarsia.composition import ROUTINGS
 from intarsia.serving.callers import Caller, needs
 from intarsia.serving.choices import verdicts
@@ -16,9 +16,11 @@ from intarsia.serving.service import Service, service_of
 from intarsia.serving.settings import SERVED_WEIGHTS
 from intarsia.vault import CompartmentInfo
 from intarsia.vault.clock import to_text
+from intarsia.vault.composing import SOUP
 
 router = APIRouter(tags=["catalogue"])
-_NO_PART = frozenset({"prior", "uniform", "ito", "soup"})  # weights for which no router part is needed
+_NO_PART = frozenset({"prior", "uniform", "ito"})  # weights for which no router part is needed
+_AVERAGED = frozenset({Lora.name, FullCopy.name})  # adapters of which there is a mean
 
 
 @router.get("/v1/models")
@@ -99,7 +101,6 @@ def sources(request: Request, caller: Annotated[Caller, Depends(needs("read"))])
                 "state": state,
                 "permitted": verdict.allowed,
                 "reason": verdict.reason,
-                "preview": None,
             }
         )
     return {"data": found}
@@ -110,4 +111,6 @@ def _model(service: Service) -> dict[str, Any]:
 
 
 def _possible(kind: str, members: list[CompartmentInfo]) -> bool:
+    if kind == SOUP:
+        return all(member.adapter in _AVERAGED for member in members)
     return kind in _NO_PART or all(kind in member.routers for member in members)

@@ -20,5 +20,4 @@ async def credit(
 ) -> dict[str, Any]:
     """Shares of one image among the sources that the key may use: of a file, or of an image drawn lately."""
     service = service_of(request)
-    with service.place():
-        return await service.wait_for(claimed, service, caller, body)
+    return await service.claim(claimed, service, caller, body)

@@ -1,4 +1,4 @@
-"""Whether the service lives, and whether it can draw."""
+"""Whether the service lives, and whether it can draw: asked in no thread that a slow request could have taken."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz")
-def healthz() -> dict[str, str]:
+async def healthz() -> dict[str, str]:
     """The process answers."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
-def readyz(request: Request) -> dict[str, str]:
+async def readyz(request: Request) -> dict[str, str]:
     """It takes requests: it has begun, and is not about to end."""
     if not service_of(request).ready:
         raise Fault(503, "the service is beginning or ending; try again", code="not_ready", retry=1)
@@ -27,6 +27,6 @@ def readyz(request: Request) -> dict[str, str]:
 
 
 @router.get("/metrics", response_model=None, responses={200: {"content": {"text/plain": {}}}})
-def metrics(request: Request) -> Response:
+async def metrics(request: Request) -> Response:
     """Figures for Prometheus: requests, waiting, passes and memory; nothing about who asked for what."""
     return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from intarsia.errors import UnknownName
 from intarsia.serving.callers import Caller, needs
 from intarsia.serving.faults import Fault, found
-from intarsia.serving.schemas import NewGrants, NewKey, NewPrincipal
+from intarsia.serving.schemas import KeyTerms, NewGrants, NewKey, NewPrincipal, NewRules
 from intarsia.serving.service import service_of
 from intarsia.vault import Decision, Principal
 from intarsia.vault.clock import end_of
@@ -59,6 +59,15 @@ def add(request: Request, body: NewPrincipal, caller: Admin) -> dict[str, Any]:
     return {"principal": body.name, "key": key}
 
 
+@router.put("/v1/principals/{name}/rules")
+def rules(request: Request, name: str, body: NewRules, caller: Admin) -> dict[str, Any]:
+    """Rules in place of those it had; once this has answered nothing is drawn for it that they do not admit."""
+    vault = service_of(request).vault
+    with found():
+        changed = vault.change_rules(name, licences=body.licences, owners=body.owners, refuse=body.refuse)
+    return _document(changed)
+
+
 @router.delete("/v1/principals/{name}")
 def remove(request: Request, name: str, caller: Admin) -> dict[str, Any]:
     """Take a principal's keys and grants for good; runs under way for it end without images."""
@@ -74,6 +83,15 @@ def new_key(request: Request, name: str, body: NewKey, caller: Admin) -> dict[st
     with found():
         key = service_of(request).vault.new_key(name, until=until, scopes=body.scopes, replace=body.replace)
     return {"principal": name, "key": key}
+
+
+@router.put("/v1/principals/{name}/keys/{id}")
+def key_terms(request: Request, name: str, id: str, body: KeyTerms, caller: Admin) -> dict[str, Any]:
+    """When a key ends and what it is for, in place of what was said before; whoever has it keeps it."""
+    until = None if body.until is None else end_of("until", body.until)
+    with found():
+        key = service_of(request).vault.change_key(name, id, until=until, scopes=body.scopes)
+    return {"principal": name} | _without_digest(key.record())
 
 
 @router.delete("/v1/principals/{name}/keys/{id}")
@@ -103,5 +121,9 @@ def revoke(request: Request, principal: str, source: str, caller: Admin) -> dict
 
 def _document(principal: Principal) -> dict[str, Any]:
     record = principal.record()
-    record["keys"] = [{name: value for name, value in key.items() if name != "sha256"} for key in record["keys"]]
+    record["keys"] = [_without_digest(key) for key in record["keys"]]
     return record
+
+
+def _without_digest(key: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in key.items() if name != "sha256"}

@@ -37,6 +37,10 @@ export class Api {
     return (await this.#ask("POST", path, body)).json();
   }
 
+  async put(path, body) {
+    return (await this.#ask("PUT", path, body)).json();
+  }
+
   async delete(path) {
     await this.#ask("DELETE", path);
   }

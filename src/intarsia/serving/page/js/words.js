@@ -107,6 +107,7 @@ export function span(seconds) {
   return counted(Math.round(seconds / 3600), "hour");
 }
 
+const DAY_LONG = 86_400_000;
 const DAY = new Intl.DateTimeFormat("en-GB", { year: "numeric", month: "short", day: "numeric", timeZone: "UTC" });
 const MOMENT = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short", timeZone: "UTC" });
 
@@ -122,7 +123,20 @@ export function moment(text) {
   return Number.isNaN(date.getTime()) ? String(text ?? "") : `${MOMENT.format(date)} UTC`;
 }
 
+/** When something ends: the last day that counts whole, or a moment within a day. */
+export function end(text) {
+  const last = lastDay(text);
+  return last ? day(last) : moment(text);
+}
+
+/** The day to whose end something lasts, as a form has it; null where it ends within a day. */
+export function lastDay(text) {
+  const date = new Date(text);
+  const midnight = date.getTime() % DAY_LONG === 0;
+  return midnight ? new Date(date.getTime() - DAY_LONG).toISOString().slice(0, 10) : null;
+}
+
 /** Whole days from now until a moment; negative when it has passed. */
 export function daysUntil(text) {
-  return Math.ceil((new Date(text).getTime() - Date.now()) / 86_400_000);
+  return Math.ceil((new Date(text).getTime() - Date.now()) / DAY_LONG);
 }

@@ -1,6 +1,6 @@
 /** Questions before something is taken away; what cannot be undone is answered by typing a name. */
 
-import { button, byId, h, refill } from "../dom.js";
+import { button, byId, h, notice, refill } from "../dom.js";
 
 /**
  * @param {{title: string, name: string, does: string, parts: Node[]}} about `does` stands on the button
@@ -42,8 +42,31 @@ export function confirm({ title, does, keeps, parts }) {
   return asked({ title, parts, go, keeps });
 }
 
+/**
+ * Change what there is: the dialog stays until that was done, and says why if it cannot be.
+ *
+ * @param {{title: string, parts: Node[], act: () => Promise<void>}} about `act` throws what is to be said
+ * @returns {Promise<boolean>} whether it was done
+ */
+export function change({ title, parts, act }) {
+  const said = h("div", { "aria-live": "polite" });
+  const go = h("button", { type: "submit", class: "button primary" }, h("span", { text: "Change it" }));
+  const submit = async (event) => {
+    event.preventDefault();
+    go.disabled = true;
+    try {
+      await act();
+      byId("confirm").close("yes");
+    } catch (error) {
+      refill(said, notice("error", error.message));
+    }
+    go.disabled = false;
+  };
+  return asked({ title, parts: [...parts, said], go, keeps: "Leave it", submit });
+}
+
 /** Show the dialog; `first` has the focus, or else what changes nothing. */
-function asked({ title, parts, go, keeps, first = null }) {
+function asked({ title, parts, go, keeps, first = null, submit = null }) {
   const dialog = byId("confirm");
   const keep = button(keeps, () => dialog.close(""));
   refill(
@@ -52,6 +75,7 @@ function asked({ title, parts, go, keeps, first = null }) {
     ...parts,
     h("div", { class: "submit" }, go, keep),
   );
+  byId("confirm-form").onsubmit = submit;
   dialog.returnValue = "";
   dialog.showModal();
   (first ?? keep).focus();

@@ -1,7 +1,7 @@
 /** Erasure: requests with their dates, and the forgetting that answers them. */
 
 import { announce, button, byId, h, icon, notice, refill } from "../dom.js";
-import { counted, day, daysUntil } from "../words.js";
+import { counted, day, daysUntil, lastDay } from "../words.js";
 import { ForgetCard } from "./forget.js";
 import { sourceOptions } from "./sources.js";
 
@@ -95,7 +95,7 @@ export class ErasureView {
       h("td", { class: "mono", text: id }),
       h("td", { class: "wrap", text: source ? `${about}: ${source}` : about }),
       h("td", { text: day(received) }),
-      h("td", {}, h("span", { text: day(due) }), open && dueNote(due)),
+      h("td", {}, h("span", { text: day(lastDay(due) ?? due) }), open && dueNote(due)),
       h(
         "td",
         {},

@@ -1,7 +1,7 @@
 /** The key of this tab: giving it, taking it away, and what it may do. */
 
 import { announce, byId, h, icon, meter, prose, refill } from "../dom.js";
-import { day, SCOPES } from "../words.js";
+import { end, SCOPES } from "../words.js";
 
 export class KeyDialog {
   #session;
@@ -85,7 +85,7 @@ export class KeyDialog {
 
 function endOf({ principal, expires }) {
   if (principal === null) return "The key ends with the service.";
-  return expires ? `The key ends on ${day(expires)}.` : "The key has no end.";
+  return expires ? `The key ends on ${end(expires)}.` : "The key has no end.";
 }
 
 function quota({ source, used, limit, per }) {

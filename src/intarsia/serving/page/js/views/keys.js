@@ -1,18 +1,16 @@
-/** Keys: what one is for, until when, and the one moment in which a new one is shown. */
+/** Keys: what one is for, and the one moment in which a new one is shown. */
 
 import { announce, button, h, notice, refill } from "../dom.js";
 import { SCOPES } from "../words.js";
 
 const USUAL = ["read", "sample", "credit"];
 
-let made = 0;
-
-/** Boxes for the scopes of a key, the usual ones ticked; `chosen` tells which are. */
-export function scopeBoxes(legend) {
+/** Boxes for the scopes of a key, the usual ones ticked or those that it has; `chosen` tells which are. */
+export function scopeBoxes(legend, has = USUAL) {
   const boxes = Object.entries(SCOPES).map(([value, words]) => {
     const box = h("input", { type: "checkbox", name: "scope", value });
     // The attribute too, so that resetting the form ticks them again.
-    box.defaultChecked = USUAL.includes(value);
+    box.defaultChecked = has.includes(value);
     return { value, box, element: h("label", { class: "choice" }, box, h("span", { text: words })) };
   });
   const element = h("fieldset", {}, h("legend", { text: legend }), ...boxes.map(({ element }) => element));
@@ -20,19 +18,6 @@ export function scopeBoxes(legend) {
     element,
     get chosen() {
       return boxes.filter(({ box }) => box.checked).map(({ value }) => value);
-    },
-  };
-}
-
-/** A day until whose end something lasts; its value is null where it has no end. */
-export function endField(text) {
-  const id = `until-${made++}`;
-  const control = h("input", { id, type: "date", "aria-describedby": `${id}-note` });
-  const note = h("p", { class: "hint", id: `${id}-note`, text: "Empty: it has no end. A day counts to its end, in UTC." });
-  return {
-    element: h("div", { class: "field" }, h("label", { for: id, text }), control, note),
-    get value() {
-      return control.value || null;
     },
   };
 }

@@ -1,9 +1,10 @@
 /** People: who may draw besides the vault's owner. It takes a key with the scope “admin”. */
 
 import { byId, h, icon, notice, refill } from "../dom.js";
-import { OBLIGATIONS } from "../words.js";
-import { endField, KeyShown, scopeBoxes } from "./keys.js";
+import { KeyShown, scopeBoxes } from "./keys.js";
 import { PersonCard } from "./person.js";
+import { ruleFields } from "./rules.js";
+import { endField } from "./terms.js";
 
 const SEARCHED_FROM = 5;
 
@@ -93,19 +94,15 @@ export class PeopleView {
       placeholder: "studio",
       "aria-describedby": "person-name-note",
     });
-    const licences = h("input", { id: "person-licences", autocomplete: "off", placeholder: "Empty: any" });
-    const owners = h("input", { id: "person-owners", autocomplete: "off", placeholder: "Empty: any" });
+    const rules = ruleFields();
     const scopes = scopeBoxes("What the key is for");
     const until = endField("The key ends on");
-    const refuse = h("fieldset", {}, h("legend", { text: "Refuse sources whose licence asks for" }), ...refusals());
     const said = h("div", { "aria-live": "polite" });
     const submit = async (event) => {
       event.preventDefault();
       const body = {
         name: name.value.trim(),
-        licences: listOf(licences.value),
-        owners: listOf(owners.value),
-        refuse: [...refuse.querySelectorAll("input:checked")].map(({ value }) => value),
+        ...rules.value,
         scopes: scopes.chosen,
         until: until.value,
       };
@@ -141,13 +138,7 @@ export class PeopleView {
           name,
           h("p", { class: "hint", id: "person-name-note", text: "Small letters, digits and hyphens." }),
         ),
-        refuse,
-        h(
-          "div",
-          { class: "fields two" },
-          field("person-licences", "Only under these licences (SPDX, with commas)", licences),
-          field("person-owners", "Only of these owners (with commas)", owners),
-        ),
+        ...rules.parts,
         scopes.element,
         until.element,
         h(
@@ -160,18 +151,4 @@ export class PeopleView {
     );
     return adding;
   }
-}
-
-const refusals = () =>
-  Object.entries(OBLIGATIONS).map(([value, text]) =>
-    h("label", { class: "choice" }, h("input", { type: "checkbox", name: "refuse", value }), h("span", { text })),
-  );
-
-/** What stands between commas; null where nothing does, which admits any. */
-function listOf(text) {
-  const found = text
-    .split(",")
-    .map((part) => part.trim())
-    .filter(Boolean);
-  return found.length ? found : null;
 }

@@ -1,11 +1,11 @@
 /** One principal: its rules, keys and grants, each of which can be taken away. */
 
 import { announce, button, h, icon, notice, refill } from "../dom.js";
-import { counted, day, OBLIGATIONS, sentence } from "../words.js";
-import { confirm, confirmByName } from "./confirm.js";
-import { endField, scopeBoxes } from "./keys.js";
-
-const PERIODS = ["hour", "day", "month"];
+import { counted, end, sentence } from "../words.js";
+import { change, confirm, confirmByName } from "./confirm.js";
+import { scopeBoxes } from "./keys.js";
+import { ruleFields, rulesOf } from "./rules.js";
+import { endField, quotaField } from "./terms.js";
 
 let cards = 0;
 
@@ -59,21 +59,41 @@ export class PersonCard {
   async #load() {
     try {
       const person = await this.#session.api.get(this.#path);
-      refill(this.body, this.#keys(person), this.#grants(person), this.#removal());
+      refill(this.body, this.#rules(person), this.#keys(person), this.#grants(person), this.#removal());
     } catch (error) {
       refill(this.body, notice("error", error.message));
     }
   }
 
+  #rules(person) {
+    const id = `${this.#id}-rules`;
+    const words = rulesOf(person);
+    return h(
+      "section",
+      { class: "person-part", "aria-labelledby": id },
+      h("h3", { id, text: "Rules" }),
+      h("p", { class: "hint", text: words ? sentence(words) : "None: it may draw from all that was granted." }),
+      button("Change …", () => this.#changeRules(person), {
+        kind: "small",
+        label: `Change the rules of ${this.name}`,
+      }),
+    );
+  }
+
   #keys({ keys }) {
-    const rows = keys.map(({ id, scopes, until }) =>
+    const rows = keys.map((key) =>
       h(
         "tr",
         {},
-        h("td", { class: "mono", text: id }),
-        h("td", { class: "wrap", text: scopes.join(", ") }),
-        h("td", {}, ...ending(until)),
-        h("td", {}, button("Withdraw …", () => this.#withdraw(id), { kind: "small", label: `Withdraw key ${id}` })),
+        h("td", { class: "mono", text: key.id }),
+        h("td", { class: "wrap", text: key.scopes.join(", ") }),
+        h("td", {}, ...ending(key.until)),
+        h(
+          "td",
+          { class: "acts" },
+          button("Change …", () => this.#changeKey(key), { kind: "small", label: `Change key ${key.id}` }),
+          button("Withdraw …", () => this.#withdraw(key.id), { kind: "small", label: `Withdraw key ${key.id}` }),
+        ),
       ),
     );
     const scopes = scopeBoxes("What it is for");
@@ -102,7 +122,11 @@ export class PersonCard {
         h("td", { text: grant.quota === null ? "no limit" : `${grant.used} of ${grant.quota}` }),
         h(
           "td",
-          {},
+          { class: "acts" },
+          button("Change …", () => this.#changeGrant(grant), {
+            kind: "small",
+            label: `Change the grant of ${grant.source} to ${this.name}`,
+          }),
           button("Take away …", () => this.#revoke(grant.source), {
             kind: "small",
             label: `Take ${grant.source} away from ${this.name}`,
@@ -124,36 +148,60 @@ export class PersonCard {
     });
     const chosen = h("fieldset", {}, h("legend", { text: "Sources" }), h("div", { class: "picks" }, ...boxes));
     const until = endField("Until");
-    const images = h("input", { id: `${this.#id}-quota`, type: "number", inputmode: "numeric", min: 1, step: 1 });
-    const period = h(
-      "select",
-      { "aria-label": "Per" },
-      ...PERIODS.map((each) => h("option", { value: each, text: `per ${each}`, selected: each === "day" })),
-    );
+    const quota = quotaField();
     const submit = (event) => {
       event.preventDefault();
       const sources = [...chosen.querySelectorAll("input:checked")].map(({ value }) => value);
       if (!sources.length) return this.#say(notice("error", "No source is chosen. Tick at least one."));
-      const quota = images.value ? `${images.value}/${period.value}` : null;
-      return this.#act(
-        () => this.#session.api.post("v1/grants", { principal: this.name, sources, until: until.value, quota }),
-        `${sources.join(", ")} granted to ${this.name}.`,
-      );
+      return this.#act(() => this.#grant(sources, until, quota), `${sources.join(", ")} granted to ${this.name}.`);
     };
-    const most = h(
-      "div",
-      { class: "field" },
-      h("label", { for: `${this.#id}-quota`, text: "At most so many pictures" }),
-      h("div", { class: "fields two" }, images, period),
-      h("p", { class: "hint", text: "Empty: as many as there is time for." }),
-    );
     return h(
       "form",
       { class: "adding", novalidate: true, on: { submit } },
       chosen,
-      h("div", { class: "fields two" }, until.element, most),
+      h("div", { class: "fields two" }, until.element, quota.element),
       send("Grant", "check"),
     );
+  }
+
+  #grant(sources, until, quota) {
+    const terms = { until: until.value, quota: quota.value };
+    return this.#session.api.post("v1/grants", { principal: this.name, sources, ...terms });
+  }
+
+  async #changeRules(person) {
+    const fields = ruleFields(person);
+    const done = await change({
+      title: `The rules of “${this.name}”`,
+      parts: fields.parts,
+      act: () => this.#session.api.put(`${this.#path}/rules`, fields.value),
+    });
+    if (done) await this.#changed(`The rules of ${this.name} are changed.`);
+  }
+
+  async #changeKey({ id, scopes, until }) {
+    const boxes = scopeBoxes("What it is for", scopes);
+    const ends = endField("It ends on", until);
+    const done = await change({
+      title: `The key ${id}`,
+      parts: [boxes.element, ends.element],
+      act: async () => {
+        if (!boxes.chosen.length) throw new Error("Say what the key is for: tick at least one.");
+        await this.#session.api.put(`${this.#path}/keys/${id}`, { scopes: boxes.chosen, until: ends.value });
+      },
+    });
+    if (done) await this.#changed(`The key ${id} is changed.`);
+  }
+
+  async #changeGrant({ source, until, quota }) {
+    const ends = endField("Until", until);
+    const most = quotaField(quota);
+    const done = await change({
+      title: `“${source}” for “${this.name}”`,
+      parts: [h("div", { class: "fields two" }, ends.element, most.element)],
+      act: () => this.#grant([source], ends, most),
+    });
+    if (done) await this.#changed(`The grant of ${source} is changed.`);
   }
 
   #removal() {
@@ -220,11 +268,15 @@ export class PersonCard {
   async #act(act, words = "") {
     try {
       await act();
-      if (words) announce(words);
-      await this.#people.changed(this.name);
+      await this.#changed(words);
     } catch (error) {
       this.#say(notice("error", error.message));
     }
+  }
+
+  async #changed(words) {
+    if (words) announce(words);
+    await this.#people.changed(this.name);
   }
 
   #say(what) {
@@ -232,22 +284,10 @@ export class PersonCard {
   }
 }
 
-/** The rules of a principal in words; empty where it has none. */
-function rulesOf({ licences, owners, refuse }) {
-  const refused = refuse.map((each) => (OBLIGATIONS[each] ?? each).toLowerCase());
-  return [
-    refused.length > 0 && `refuses ${refused.join(", ")}`,
-    licences && `only under ${licences.join(", ")}`,
-    owners && `only of ${owners.join(", ")}`,
-  ]
-    .filter(Boolean)
-    .join("; ");
-}
-
 const send = (text, symbol) =>
   h("div", { class: "submit" }, h("button", { type: "submit", class: "button" }, icon(symbol), h("span", { text })));
 
-const ending = (until) => [h("span", { text: until ? day(until) : "no end" }), until && new Date(until) < new Date() && over()];
+const ending = (until) => [h("span", { text: until ? end(until) : "no end" }), until && new Date(until) < new Date() && over()];
 
 const over = () => h("small", { class: "overdue" }, icon("warn"), "over");
 
