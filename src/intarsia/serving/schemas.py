@@ -60,6 +60,8 @@ class ImageRequest(Body):
     output_compression: Annotated[int, Field(ge=0, le=100, description="Quality of jpeg and webp")] = 100
     stream: bool = False
     partial_images: Annotated[int, Field(ge=0, le=1000, description="Previews of each image, with `stream`")] = 0
+    quality: Annotated[Literal["auto", "standard"], Field(description="There is one")] = "auto"
+    background: Annotated[Literal["auto", "opaque"], Field(description="There is one")] = "auto"
     user: Annotated[str, Field(max_length=200, description="For the client's own records; it is not kept")] = ""
 
     seed: Annotated[int | None, Field(ge=0, le=MOST_SEEDS, description="Without one it is drawn")] = None
