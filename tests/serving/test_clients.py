@@ -110,7 +110,7 @@ def test_for_a_client_that_has_gone_nothing_is_drawn_on(vault: Vault, stream: bo
     steps = 100_000  # which no machine draws before the client has gone
     with served(vault, "--max-steps", str(steps)) as (_, url, _owner):
         ready(url)
-        request = {"n": 16, "num_inference_steps": steps, "stream": stream, "partial_images": 200}
+        request = {"n": 16, "num_inference_steps": steps, "stream": stream, "partial_images": 200 * stream}
         headers = {"Authorization": f"Bearer {key}"}
         ask = httpx2.stream("POST", f"{url}v1/images/generations", json=request, headers=headers, timeout=0.5)
         with contextlib.suppress(httpx2.TransportError), ask as answer:

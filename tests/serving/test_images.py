@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from intarsia.backbone import Backbone, load_text_encoder
+from intarsia.backbone import load_text_encoder
 from intarsia.compartments import text_prompts
 from intarsia.composition import SampleSettings
 from intarsia.data import to_uint8
@@ -56,16 +56,23 @@ def test_a_soup_is_asked_as_its_backbone_is_and_credited_to_all(
     refused = owner.post(IMAGES, json=request)
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_value")
     assert "label 'red apple'" in refused.json()["error"]["message"], "there is no text here"
+    soup = vault.compose(weights="soup", precision="float32")
+    assert not soup.reads
+    with monkeypatch.context() as patch:
+        patch.setattr(soup.backbone, "text", object())
+        assert soup.reads
     asked: list[str] = []
 
-    def prompts(self: Composition, texts: list[str]) -> list[None]:
+    def prompts(self: Composition, texts: list[str], *, text_encoder: str | None = None) -> list[None]:
         asked.extend(texts)
         return [None] * len(texts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Backbone, "text", property(lambda self: object()))
+        patch.setattr(Composition, "reads", True)
         patch.setattr(Composition, "prompts", prompts)
-        drawn = owner.post(IMAGES, json=request).json()["intarsia"]
+        answer = owner.post(IMAGES, json=request)
+    assert answer.status_code == 200, answer.text
+    drawn = answer.json()["intarsia"]
     assert asked == ["red apple"] * 2, "before and while it is drawn"
     assert (drawn["settings"]["prompt"], drawn["settings"]["label"]) == ("red apple", None)
     credit = owner.post("/v1/credit", json={"receipt": drawn["receipt"], "repeats": 1})

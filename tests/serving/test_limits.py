@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 from intarsia.errors import CorruptError, VaultError
 from intarsia.serving.faults import fault_of
 from intarsia.serving.limits import Answers, Limits
-from intarsia.serving.metrics import Lines
+from intarsia.serving.metrics import Lines, Metrics, Watch
 from intarsia.serving.run import _Patient
 from intarsia.vault import Vault
 
@@ -78,6 +78,10 @@ BODIES: dict[str, bytes] = {
     "many sources": json.dumps({"sources": ["oak"] * 20_000}).encode(),
     "the same source twice": b'{"sources": ["oak", "oak"]}',
     "a long prompt": json.dumps({"prompt": "x" * 5000}).encode(),
+    "a source with a zero byte": b'{"sources": ["oak\\u0000"]}',
+    "a source of another folder": b'{"sources": ["../compartments/oak"]}',
+    "previews without a stream": b'{"partial_images": 3}',
+    "a PNG that loses something": b'{"output_compression": 50}',
     "a control character": b'{"prompt": "a\\u0000b\\r\\nX-Evil: 1"}',
 }
 
@@ -264,6 +268,24 @@ def test_credit_waits_for_itself_alone_and_is_bounded(client: Client) -> None:
         assert owner.post(IMAGES, json={}).status_code == 200
         go_on.set()
         assert waits.result().status_code == 200
+
+
+def test_a_client_that_went_away_is_no_fault_of_the_service() -> None:
+    metrics = Metrics()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("it was never whole")
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        raise AssertionError("nobody is there")
+
+    watch = Watch(Answers(Limits(app, most=10, seconds=1)), metrics=metrics)
+    asyncio.run(watch({"type": "http", "method": "POST", "headers": []}, receive, send))
+    assert b'status="499"' in metrics.text()
+    assert b'status="500"' not in metrics.text()
 
 
 def test_a_busy_service_says_when_to_come_again(client: Client) -> None:

@@ -107,6 +107,7 @@ def test_principals_keys_and_grants_come_and_go(client: Client, vault: Vault) ->
     assert owner.post("/v1/principals", json={"name": "studio"}).json()["error"]["code"] == "taken"
     grants = {"principal": "studio", "sources": ["elm"], "quota": "5/day"}
     assert owner.post("/v1/grants", json=grants).json()["grants"][0]["quota"] == "5/day"
+    assert owner.post("/v1/grants", json=grants | {"quota": "5/week"}).status_code == 400
     another = owner.post("/v1/principals/studio/keys", json={"scopes": ["read"], "replace": True}).json()["key"]
     (studio,) = [each for each in owner.get("/v1/principals").json()["data"] if each["name"] == "studio"]
     assert studio["keys"] == [{"id": another.split("_")[1], "until": None, "scopes": ["read"]}]

@@ -14,7 +14,7 @@ from intarsia.vault import Vault
 from .helpers import grown, traces
 
 Fresh = Callable[[Path], Vault]
-DAY = datetime(2027, 1, 31, tzinfo=UTC)
+DAY = datetime(2026, 1, 31, tzinfo=UTC)
 
 
 def draw(vault: Vault, *names: str) -> int:
@@ -98,6 +98,11 @@ WRONG = {
         lambda v: v.open_ticket("elm", received=DAY, due=DAY - timedelta(days=1)),
         SettingsError,
         "before it was received",
+    ),
+    "received tomorrow": (
+        lambda v: v.open_ticket("elm", received=datetime.now(UTC) + timedelta(days=2)),
+        SettingsError,
+        "has not come yet",
     ),
     "no time zone": (lambda v: v.open_ticket("elm", received=datetime(2027, 1, 1)), SettingsError, "time zone"),
     "unknown ticket": (lambda v: v.ticket("../elm"), UnknownName, "unknown ticket"),

@@ -18,7 +18,9 @@ from intarsia.errors import VaultError
 if TYPE_CHECKING:
     from intarsia.vault import Principal
 
-T, N, K = TypeVar("T"), TypeVar("N"), TypeVar("K")
+T = TypeVar("T")
+N = TypeVar("N")
+K = TypeVar("K")
 KeyId = Annotated[
     str, typer.Argument(help="Id of a key: the second part of it, as `principal list` shows it.", metavar="KEY")
 ]

@@ -15,6 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("intarsia.serving.access")
+GONE = 499
+"""The status of a request whose client has gone before it was answered; not one of HTTP's, but that of nginx."""
 _STRANGE = "none"  # the route of an address that matches none, so that guesses make no labels
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -76,7 +78,7 @@ class Watch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        began, status = time.perf_counter(), 500
+        began, status = time.perf_counter(), GONE
 
         async def noted(message: Message) -> None:
             nonlocal status

@@ -23,7 +23,7 @@ from intarsia.serving.choices import composed
 from intarsia.serving.faults import Fault
 from intarsia.serving.pictures import as_field, encoded
 from intarsia.serving.provenance import Seal
-from intarsia.serving.schemas import ImageRequest
+from intarsia.serving.schemas import BEST, ImageRequest
 from intarsia.serving.service import Service
 from intarsia.serving.settings import SERVED_WEIGHTS
 from intarsia.vault import Composition
@@ -57,6 +57,7 @@ class Order:
         if given.model != MODEL:
             raise Fault(404, f"no model '{given.model}' here; the one there is is '{MODEL}'", code="model_not_found")
         check_size(given.size, service.vault.image_shape)
+        check_form(given)
         check_whole("n", given.n, most=limits.images)
         check_whole("num_inference_steps", given.num_inference_steps or limits.steps, most=limits.max_steps)
         weights, routing = mixing(service, given.weights, given.routing)
@@ -152,6 +153,16 @@ def check_size(size: str, image_shape: Sequence[int]) -> None:
     own = f"{image_shape[2]}x{image_shape[1]}"
     if size not in ("auto", own):
         raise SettingsError(f"size is '{size}', this vault draws images of {own}; ask for that, or leave it out")
+
+
+def check_form(given: ImageRequest) -> None:
+    """Raises SettingsError if something is said of the files that nobody could keep to."""
+    if given.partial_images and not given.stream:
+        raise SettingsError(f"partial_images is {given.partial_images}, which takes 'stream'; leave it out, or stream")
+    if given.output_format == "png" and given.output_compression != BEST:
+        raise SettingsError(
+            f"output_compression is {given.output_compression}, and a PNG loses nothing; leave it out, or take jpeg"
+        )
 
 
 def check_motif(composition: Composition, label: str | None, prompt: str | None, guidance_scale: float) -> None:

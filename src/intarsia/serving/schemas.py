@@ -22,6 +22,10 @@ Refused = Annotated[
 USUAL: list[Scope] = ["read", "sample", "credit"]
 
 
+BEST = 100
+"""Quality of files of kinds that know one."""
+
+
 class Problem(BaseModel):
     """What went wrong."""
 
@@ -57,7 +61,7 @@ class ImageRequest(Body):
     size: Annotated[str, Field(max_length=20, description="`auto`, or the vault's own, such as `32x32`")] = "auto"
     response_format: Literal["b64_json", "url"] = "b64_json"
     output_format: Literal["png", "jpeg", "webp"] = "png"
-    output_compression: Annotated[int, Field(ge=0, le=100, description="Quality of jpeg and webp")] = 100
+    output_compression: Annotated[int, Field(ge=0, le=100, description="Quality of jpeg and webp")] = BEST
     stream: bool = False
     partial_images: Annotated[int, Field(ge=0, le=1000, description="Previews of each image, with `stream`")] = 0
     quality: Annotated[Literal["auto", "standard"], Field(description="There is one")] = "auto"

@@ -331,8 +331,10 @@ class VaultReader:
         absent = left_out(self._store, wanted, selection) if names is None else {}
         if not wanted:
             raise nothing_to_join(absent)
-        # Before they are read: should one be replaced meanwhile, the digest is not that of what was read.
-        digests = {name: self._shelf.record_digest(name) or "" for name in wanted}
+        # Before they are read: should one be replaced meanwhile, the digest is not that of what was read. Of what is no
+        # name of a compartment no path is made.
+        there = set(self._store.names(COMPARTMENTS))
+        digests = {name: (self._shelf.record_digest(name) if name in there else None) or "" for name in wanted}
         how = manner(operator, wanted, weights=weights, routing=routing, prior=prior, precision=precision)
         members = (loaded or Loaded()).members(wanted, digests, self._shelf, self.backbone, precision=how.precision)
         compartments = [member.compartment for member in members]

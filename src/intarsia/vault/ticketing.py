@@ -10,7 +10,7 @@ from typing import Any
 
 from intarsia.errors import InputError, SettingsError
 from intarsia.vault.choosing import choose
-from intarsia.vault.clock import check_moment
+from intarsia.vault.clock import check_moment, to_text
 from intarsia.vault.events import ticket_moved
 from intarsia.vault.granting import VaultGrants
 from intarsia.vault.importing import whole_ids
@@ -29,6 +29,7 @@ from intarsia.vault.tickets import (
 
 USUAL = timedelta(days=30)
 """How long after it was received a ticket is due, if nothing else is said: within the month of Article 12 GDPR."""
+_ZONES = timedelta(days=1)  # today begins earlier elsewhere
 
 
 class VaultTickets(VaultGrants):
@@ -52,15 +53,19 @@ class VaultTickets(VaultGrants):
         Raises:
             UnknownName: no such source or sample.
             InputError: an id fits several samples, or none is named; of a source at its owner's, one that is not whole.
-            SettingsError: a moment says no time zone, or it is due before it was received.
+            SettingsError: a moment says no time zone; or it was received tomorrow, or is due before that.
             VaultError: another process is writing, or the disk is full.
         """
         self._store.settle()
         self._shelf.check_known(name)
         since = check_moment("received", received or self._clock())
+        if since > self._clock() + _ZONES:
+            raise SettingsError(f"received is {to_text(since)}, which has not come yet; say when the request came")
         until = check_moment("due", due or since + USUAL)
         if until < since:
-            raise SettingsError(f"the ticket is due at {until}, before it was received ({since}); give a later moment")
+            raise SettingsError(
+                f"the ticket is due at {to_text(until)}, before it was received ({to_text(since)}); give a later moment"
+            )
         with self._store.change() as change:
             self._shelf.check_known(name)
             ids = None if samples is None else self._asked_for(name, listed(samples))

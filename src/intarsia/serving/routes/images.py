@@ -13,8 +13,8 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from intarsia.serving.callers import Caller, needs
 from intarsia.serving.drawing import Message, draw
-from intarsia.serving.engine import Abandoned
-from intarsia.serving.faults import fault_of
+from intarsia.serving.faults import Fault, fault_of
+from intarsia.serving.metrics import GONE
 from intarsia.serving.schemas import ImageRequest
 from intarsia.serving.service import service_of
 
@@ -50,13 +50,13 @@ async def _last(request: Request, messages: AsyncGenerator[Message, None]) -> Me
     """The one that is left.
 
     Raises:
-        Abandoned: the client has gone.
+        Fault: the client has gone.
     """
     coming = asyncio.ensure_future(anext(messages))
     try:
         while not (await asyncio.wait([coming], timeout=_LOOK))[0]:
             if await request.is_disconnected():
-                raise Abandoned("whoever asked for these images has gone")
+                raise Fault(GONE, "whoever asked for these images has gone", code="gone")
         return await coming
     finally:
         if not coming.done():

@@ -11,7 +11,7 @@ from intarsia.serving.callers import Caller, needs
 from intarsia.serving.faults import Fault, found
 from intarsia.serving.schemas import KeyTerms, NewGrants, NewKey, NewPrincipal, NewRules
 from intarsia.serving.service import service_of
-from intarsia.vault import Decision, Principal
+from intarsia.vault import Decision, Principal, Quota
 from intarsia.vault.clock import end_of
 
 router = APIRouter(tags=["admin"])
@@ -106,8 +106,9 @@ def remove_key(request: Request, name: str, id: str, caller: Admin) -> dict[str,
 def grant(request: Request, body: NewGrants, caller: Admin) -> dict[str, Any]:
     """Let a principal draw from sources; a grant that is there already is replaced."""
     until = None if body.until is None else end_of("until", body.until)
+    quota = None if body.quota is None else Quota.parse(body.quota)
     with found():
-        grants = service_of(request).vault.grant(body.sources, body.principal, until=until, quota=body.quota)
+        grants = service_of(request).vault.grant(body.sources, body.principal, until=until, quota=quota)
     return {"principal": body.principal, "grants": [{"source": each.source, **each.terms()} for each in grants]}
 
 
