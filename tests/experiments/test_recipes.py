@@ -21,9 +21,10 @@ from intarsia.credit import FlowSettings
 from intarsia.data import Manifest, Source, encode_png
 from intarsia.diffusion import Cosine, keyed_normal
 from intarsia.errors import CorruptError, InputError, SettingsError
-from intarsia.experiments.reproduce import Inputs, prompts, reproduce
-from intarsia.experiments.reproduce.alignment import REAL as REAL_DRAWINGS
+from intarsia.experiments.reproduce import Inputs, breadth, prompts, reproduce
 from intarsia.experiments.reproduce.bench import Bench, keys_of
+from intarsia.experiments.reproduce.breadth import NARROW
+from intarsia.experiments.reproduce.caption_splits import by_subject
 from intarsia.experiments.reproduce.credited import METHODS as CREDITED
 from intarsia.experiments.reproduce.credited import Flows
 from intarsia.experiments.reproduce.credits import domains_of as credit_domains
@@ -31,6 +32,7 @@ from intarsia.experiments.reproduce.curves import ANCESTRAL, COMPOSED, REAL, RET
 from intarsia.experiments.reproduce.domains import domains_of, settling
 from intarsia.experiments.reproduce.forgetting import expected
 from intarsia.experiments.reproduce.heed import heed_of
+from intarsia.experiments.reproduce.jury import REAL as REAL_DRAWINGS
 from intarsia.experiments.reproduce.life import ANEW, REMADE, VAULT
 from intarsia.experiments.reproduce.life import arrivals as arrivals_of_life
 from intarsia.experiments.reproduce.limit import thin
@@ -46,7 +48,7 @@ from intarsia.experiments.reproduce.target import DRAWN
 from intarsia.experiments.reproduce.world import Owner, World, by_class
 from intarsia.experiments.reproduce.worlds import among, emoji_world, folder_world
 from intarsia.files import read_json
-from intarsia.routers import GaussianSettings, HeadSettings, PrototypeSettings
+from intarsia.routers import CaptionSettings, GaussianSettings, HeadSettings, PrototypeSettings
 from intarsia.vault import write_package
 
 QUICK = Scale(
@@ -243,22 +245,85 @@ def test_settling_is_the_first_passing_of_nine_tenths() -> None:
     assert settling(weights[:1], times[:1]) == {"never settled": 1.0}
 
 
-def test_alignment_asks_every_owner_and_every_rule_in_words(tmp_path: Path, owned: World, tiny_text: Path) -> None:
+@pytest.fixture(scope="module")
+def worded(owned: World, tiny_text: Path) -> tuple[World, Scale]:
+    """The same two owners with captions, every other of which is of an animal, and a scale that reads them."""
     world = captioned(owned)
+    kinds = {label: "Objects" if place % 2 else NARROW[0] for place, label in enumerate(LABELS)}
+    world = replace(world, attributes={**world.attributes, "category": kinds})
     adapter = text_prompts(load_text_encoder(str(tiny_text)), tokens=2, width=2, length=12)
-    scale = replace(QUICK, training=replace(QUICK.training, adapter=adapter))
-    guided = replace(scale, sampling=replace(scale.sampling, guidance_scale=1.5))
-    bench, page = run("alignment", tmp_path, world, guided)
+    sampling = replace(QUICK.sampling, guidance_scale=1.5)
+    return world, replace(QUICK, training=replace(QUICK.training, adapter=adapter), sampling=sampling)
+
+
+def test_alignment_asks_every_owner_and_every_rule_in_words(tmp_path: Path, worded: tuple[World, Scale]) -> None:
+    world, scale = worded
+    bench, page = run("alignment", tmp_path, world, scale)
     singles = ["fluent3d alone", "fluentflat alone"]
     assert keys_of(bench.rows, "method") == [REAL_DRAWINGS, "monolith x1", "monolith x2", *singles, "gaussian", "naive"]
     assert all(0 <= row.figures["half"] <= 100 for row in bench.rows)
     assert bench.where(method=REAL_DRAWINGS)[0].figures["half"] > 60, "the judge can tell upper from lower bars"
     assert "error left out" in page
     sources = [owner.kept for owner in world.owners]
-    team = Study(bench, world, guided).team("seed-0-owners", sources, guided.trained(1, 2, seed=0), ())
+    team = Study(bench, world, scale).team("seed-0-owners", sources, scale.trained(1, 2, seed=0), ())
     asked = team.asked(["fluent3d"], ["label 6", None, "label 6"])
     assert asked is not None
     assert [isinstance(each, Prompt) and each.text for each in asked] == ["label 6", False, "label 6"]
+
+
+def test_a_specialist_beside_a_generalist_is_asked_for_both_kinds(tmp_path: Path, worded: tuple[World, Scale]) -> None:
+    world, scale = worded
+    bench, page = run("breadth", tmp_path, world, replace(scale, routers=(GaussianSettings(), CaptionSettings())))
+    rows = {row.key["method"]: row.figures for row in bench.rows}
+    prompted = [f"{method} by prompt" for method in breadth.BY_PROMPT]
+    alone = ["generalist alone", "specialist alone"]
+    assert list(rows) == [REAL_DRAWINGS, *alone, "monolith x1", "monolith x2", *breadth.COMPARED, *prompted]
+    trained = {
+        name: Compartment.load(tmp_path / f"work/compartments/seed-0/{name}") for name in ("generalist", "specialist")
+    }
+    assert {name: sorted(each.classes) for name, each in trained.items()} == {
+        "generalist": ["label 1", "label 3", "label 5"],
+        "specialist": ["label 0", "label 2", "label 4"],
+    }
+    share = f"{breadth.SHARE}, {breadth.WITHIN}"
+    assert rows["gaussian by prompt"][share] != rows["gaussian"][share]
+    assert rows["naive"][share] == pytest.approx(0.5)
+    assert share not in rows["specialist alone"]
+    assert all(
+        0 <= row[f"category, {kind}"] <= 100 for row in rows.values() for kind in (breadth.WITHIN, breadth.BEYOND)
+    )
+    for picture in ("drawn-gaussian-by-prompt", "animals-and-food", "the-rest"):
+        assert f"]({picture}.png)" in page
+        assert (tmp_path / f"{picture}.png").stat().st_size > 500
+
+
+def test_a_specialist_needs_held_out_concepts_of_both_kinds(worded: tuple[World, Scale]) -> None:
+    world, _ = worded
+    things = replace(world, attributes={"category": dict.fromkeys(LABELS, "Objects")})
+    with pytest.raises(SettingsError, match="0 held-out concepts are of animals and food and 2 of the rest"):
+        breadth.Pair.of(things)
+
+
+def test_two_drawings_of_one_prompt_tell_how_diverse_they_are() -> None:
+    features = torch.tensor([[0.0], [1.0], [10.0]])
+    assert breadth.spread_within(features, ["a", "a", "b"]) == 1
+    assert breadth.spread_within(features) == pytest.approx((1 + 10 + 9) / 3)
+
+
+def test_captions_are_shared_out_by_subject_and_at_random(tmp_path: Path, worded: tuple[World, Scale]) -> None:
+    world, scale = worded
+    methods = ("gaussian", "naive")
+    bench, page = run("caption-splits", tmp_path, world, replace(scale, methods=methods, counts=(2,)))
+    monoliths = ["monolith x1", "monolith x2"]
+    assert keys_of(bench.rows, "method") == [REAL_DRAWINGS, *monoliths, *methods]
+    for split in ("subject", "random"):
+        assert [row.key["method"] for row in bench.where(split=split, sources=2)] == list(methods)
+        assert (tmp_path / f"{split}.png").stat().st_size > 5_000
+    assert "| method | FD-blurred | ratio to the monolith | half | category | precision |" in page
+    sources = by_subject(world.images, world.attributes["category"], 2)
+    assert [set(source.labels) for source in sources] == [{*LABELS[0:6:2]}, {*LABELS[1:6:2]}]
+    with pytest.raises(InputError, match="2 subjects cannot be shared out evenly among 3 sources"):
+        by_subject(world.images, world.attributes["category"], 3)
 
 
 def test_prompts_are_told_apart_by_subject_and_not_by_owners_who_say_the_same(

@@ -91,6 +91,8 @@ def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
         ("splits", "paper", Inputs(data=Path("cats")), "--backbone"),
         ("owners", "paper", Inputs(data=Path("cats")), "leave --scale paper out"),
         ("owners", "cpu", Inputs(), "needs --data"),
+        ("breadth", "paper", Inputs(data=Path("cats")), "leave --scale paper out"),
+        ("caption-splits", "cpu", Inputs(), "needs --data"),
     ],
 )
 def test_inputs_that_are_missing_or_not_used_are_said(
@@ -99,6 +101,22 @@ def test_inputs_that_are_missing_or_not_used_are_said(
     with pytest.raises(SettingsError, match=said):
         reproduce(name, tmp_path / "out", scale=scale, inputs=inputs, on_phase=nobody, on_step=nobody)
     assert not (tmp_path / "out").exists()
+
+
+def test_methods_without_their_part_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    emoji = Inputs(data=tmp_path)
+    with pytest.raises(SettingsError, match="'alignment' fits no router part for the method 'reference'"):
+        reproduce(
+            "alignment",
+            tmp_path / "out",
+            inputs=emoji,
+            choice=Choice(methods=["gaussian", "reference"]),
+            on_phase=nobody,
+            on_step=nobody,
+        )
+    assert not (tmp_path / "out").exists()
+    scale = replace(DIGITS, methods=("joint", "reference", "naive"), routers=())
+    assert scale.lacking == ("reference",)
 
 
 @pytest.mark.parametrize("images", [5_994, 8_144, 3_680, 3])  # those of CUB-200, Cars and Pets to train on

@@ -24,14 +24,19 @@ class Wanted:
 
     methods: Annotated[
         list[str] | None,
-        typer.Option(help="Methods to compare, in splits and owners, with commas between.", rich_help_panel=_WHAT),
+        typer.Option(
+            help="Methods to compare, in splits, owners and alignment, with commas between.", rich_help_panel=_WHAT
+        ),
     ] = None
     images: Annotated[
         int | None, typer.Option(help="Images drawn per set; more make sharper figures.", rich_help_panel=_WHAT)
     ] = None
     counts: Annotated[
         str | None,
-        typer.Option(help="Numbers of sources, in splits, with commas between, as in 2,4,8.", rich_help_panel=_WHAT),
+        typer.Option(
+            help="Numbers of sources, in splits and caption-splits, with commas between, as in 2,4,8.",
+            rich_help_panel=_WHAT,
+        ),
     ] = None
     steps: Annotated[
         int | None, typer.Option(help="Sampler steps; more make sharper figures.", rich_help_panel=_WHAT)
@@ -81,15 +86,16 @@ class Material:
     clip: Annotated[
         Path | None,
         typer.Option(
-            help="alignment: folder of a CLIP of transformers, for the CLIP score; with --scale paper also what the "
-            "method clip sees by.",
+            help="alignment, breadth, caption-splits: folder of a CLIP of transformers, for the CLIP score; for "
+            "alignment with --scale paper also what the method clip sees by.",
             rich_help_panel=_FROM,
         ),
     ] = None
     answerer: Annotated[
         Path | None,
         typer.Option(
-            help="alignment: folder of a ViLT of transformers that answers questions about pictures.",
+            help="alignment, breadth, caption-splits: folder of a ViLT of transformers that answers questions about "
+            "pictures.",
             rich_help_panel=_FROM,
         ),
     ] = None
@@ -108,8 +114,8 @@ def reproduce(
     name: Annotated[
         str,
         typer.Argument(
-            help="splits, curves, forgetting-cost, life, limit, domains, owners, alignment, prompts, start, credit, "
-            "protection, memorization, membership, privacy, credit-known or exactness."
+            help="splits, curves, forgetting-cost, life, limit, domains, owners, alignment, breadth, caption-splits, "
+            "prompts, start, credit, protection, memorization, membership, privacy, credit-known or exactness."
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the table; by default, the recipe's name.")] = None,

@@ -49,9 +49,9 @@ class Choice:
     """What of a table that trains is computed, where it is not the usual.
 
     Args:
-        methods: those to be compared, in `splits` and `owners`.
+        methods: those to be compared, in `splits`, `owners` and `alignment`.
         images: drawn per set.
-        counts: numbers of sources that a data set is shared out among, in `splits`.
+        counts: numbers of sources that a data set is shared out among, in `splits` and `caption-splits`.
         steps, sampler: how images are drawn.
     """
 
@@ -65,7 +65,7 @@ class Choice:
         """Refuse what this recipe would ignore."""
         if self.methods and not (isinstance(recipe, Recipe) and recipe.compares):
             raise SettingsError(f"'{name}' has methods of its own; leave {', '.join(self.methods)} out")
-        if self.counts and name != "splits":
+        if self.counts and not (isinstance(recipe, Recipe) and recipe.counted):
             raise SettingsError(f"'{name}' has numbers of sources of its own; leave {self.counts[0]} out")
         drawing = {"images": self.images, "steps": self.steps, "sampler": self.sampler}
         given = [f"--{option} {value}" for option, value in drawing.items() if value is not None]

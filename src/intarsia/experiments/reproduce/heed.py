@@ -10,11 +10,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from intarsia.audit import Alignment, DigitNetwork
+from intarsia.audit import DigitNetwork
 from intarsia.composition import Result
 from intarsia.data import Manifest, Source
 from intarsia.experiments.recipes import merged
-from intarsia.experiments.reproduce.alignment import aligners_of, points_of, points_of_real
+from intarsia.experiments.reproduce.jury import Jury, means
 from intarsia.experiments.reproduce.world import World, by_class
 
 SOURCES = 2
@@ -84,16 +84,16 @@ class OfCaptions:
         return [_unlabelled(merged(f"owners-{k}", some)) for k, some in enumerate((owners[:half], owners[half:]))]
 
     @cached_property
-    def aligners(self) -> tuple[Alignment, ...]:
-        return aligners_of(self.world)
+    def jury(self) -> Jury:
+        return Jury.of(self.world)
 
     def real(self) -> dict[str, float]:
         """Points of held-out pictures for their own captions: how often the judges are right."""
-        return points_of_real(self.aligners, self.world)
+        return means(self.jury.of_real(self.world))
 
     def drawn(self, result: Result, alone: Callable[[str], Tensor]) -> dict[str, float]:
         """Points of the composition for the captions that it was asked for."""
-        return points_of(self.aligners, result)
+        return means(self.jury.of_drawn(result))
 
 
 def _unlabelled(source: Source) -> Source:

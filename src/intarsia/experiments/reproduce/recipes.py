@@ -10,6 +10,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from intarsia.experiments.reproduce.alignment import alignment, alignment_scale, report_alignment
 from intarsia.experiments.reproduce.bench import Bench
+from intarsia.experiments.reproduce.breadth import breadth, breadth_scale, report_breadth
+from intarsia.experiments.reproduce.caption_splits import caption_splits, caption_splits_scale, report_caption_splits
 from intarsia.experiments.reproduce.credits import credit_scale, credits_table, report_credits
 from intarsia.experiments.reproduce.credits_known import KnownBudget, credits_known, report_credits_known
 from intarsia.experiments.reproduce.curves import curves, report_curves
@@ -38,8 +40,9 @@ class Recipe:
 
     `emoji`: whether it is of emoji at `--scale cpu`; `compares`: whether it is a table of all methods; `by_label`:
     whether images are drawn for the classes of a folder at `--scale paper`; `scaled`: what it makes of usual budgets;
-    `aligned`: whether images are judged against their captions; `draws`: whether images are drawn at all; `hands_out`:
-    whether an engine may train its compartments.
+    `aligned`: whether images are judged against their captions; `pictured`: whether at `--scale paper` it is of
+    pictures with captions; `counted`: whether `--counts` says among how many sources; `draws`: whether images are drawn
+    at all; `hands_out`: whether an engine may train its compartments.
     """
 
     asks: str
@@ -50,6 +53,8 @@ class Recipe:
     by_label: bool = False
     scaled: Callable[[Scale], Scale] = lambda scale: scale
     aligned: bool = False
+    pictured: bool = False
+    counted: bool = False
     draws: bool = True
     hands_out: bool = True
 
@@ -82,6 +87,7 @@ RECIPES: Mapping[str, Recipe | Calculation[Any]] = MappingProxyType(
             splits,
             report_splits,
             compares=True,
+            counted=True,
             by_label=True,
         ),
         "curves": Recipe(
@@ -126,6 +132,24 @@ RECIPES: Mapping[str, Recipe | Calculation[Any]] = MappingProxyType(
             emoji="always",
             compares=True,
             scaled=alignment_scale,
+            aligned=True,
+            pictured=True,
+        ),
+        "breadth": Recipe(
+            "A generalist who lacks a subject, a specialist who has nothing else: what does neither draw alone?",
+            breadth,
+            report_breadth,
+            emoji="always",
+            scaled=breadth_scale,
+            aligned=True,
+        ),
+        "caption-splits": Recipe(
+            "What does it cost text-to-image to share one captioned set out among 2 and 4 sources?",
+            caption_splits,
+            report_caption_splits,
+            emoji="always",
+            counted=True,
+            scaled=caption_splits_scale,
             aligned=True,
         ),
         "prompts": Recipe(

@@ -66,6 +66,11 @@ def reproduce(
     chosen = replace(choice.of(usual), seeds=tuple(range(seeds)))
     if CLIP in chosen.methods and CLIP not in usual.methods:
         raise SettingsError("the method 'clip' is for alignment at --scale paper, with --clip; leave it out")
+    if chosen.lacking:
+        raise SettingsError(
+            f"'{name}' fits no router part for the method '{chosen.lacking[0]}'; leave it out "
+            f"(usual here: {', '.join(usual.methods)})"
+        )
     on_phase("prepare the data and the judge")
     world = make_world()
     bounds = budget(chosen.over(len(world.images)))
@@ -127,7 +132,7 @@ def _plan(name: str, recipe: Recipe, scale: str, inputs: Inputs) -> tuple[Callab
         raise SettingsError(f"'{name}' measures what its trainings cost on this machine; leave --engine out")
     if not recipe.aligned and (strange := [n for n in ("clip", "answerer") if getattr(inputs, n) is not None]):
         raise SettingsError(f"'{name}' judges no image against its caption; leave --{strange[0]} out")
-    if scale == "paper" and recipe.aligned:
+    if scale == "paper" and recipe.pictured:
         return _plan_of_captions(name, inputs)
     if scale == "paper":
         if emoji == "always":

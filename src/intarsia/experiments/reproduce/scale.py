@@ -45,6 +45,9 @@ def all_but(*names: str) -> tuple[str, ...]:
     return tuple(name for name in METHODS if name not in (*names, CLIP))
 
 
+_PARTS: Mapping[str, type[PartSettings]] = MappingProxyType(
+    {"gaussian": GaussianSettings, "reference": HeadSettings, "prototype": PrototypeSettings}
+)
 _EVENLY = 8
 SINGLE = "best single"
 """Compared beside `METHODS`: each source alone, and the best of them."""
@@ -89,6 +92,13 @@ class Scale:
         check_whole("images", self.images)
         for count in self.counts:
             check_whole("number of sources", count, least=2)
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Methods whose weights are made of a router part that no compartment gets."""
+        needed = {method: _PARTS.get(METHODS[method][0]) for method in self.methods if method in METHODS}
+        fitted = {type(settings) for settings in self.routers}
+        return tuple(method for method, part in needed.items() if part is not None and part not in fitted)
 
     def over(self, images: int) -> Scale:
         """The scale for so many training images: `epochs` passes, in steps that 2, 4 and 8 sources share out evenly."""

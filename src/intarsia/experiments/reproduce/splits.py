@@ -83,14 +83,14 @@ def report_splits(bench: Bench, asks: str) -> Path:
         for count in keys_of(bench.where(split=kind), "sources"):
             rows = table(bench.where(split=kind, sources=count), "method", (*quality, "calls", "share gap"), base)
             parts += [f"## {count} sources {KINDS[kind]}\n", rows]
-        panel = Panel(curves=_curves(bench, kind, figure), x="sources", y=figure, log=True, log_y=True)
+        panel = Panel(curves=curves_of(bench, kind, figure), x="sources", y=figure, log=True, log_y=True)
         plot(bench.out / f"{kind}.png", [panel])
         parts.append(f"![{figure} against the number of sources {KINDS[kind]}]({kind}.png)\n")
     return write_summary(bench, "splits", parts)
 
 
-def _curves(bench: Bench, kind: str, figure: str) -> list[Curve]:
-    """One for every method, after the monolith's level."""
+def curves_of(bench: Bench, kind: str, figure: str) -> list[Curve]:
+    """A figure against the number of sources: one curve for every method, after the monolith's level."""
     methods = keys_of(bench.where(split=kind), "method")
     curves = [curve_of(method, bench.where(split=kind, method=method), "sources", figure) for method in methods]
     level = spread([row.figures[figure] for row in bench.where(method="monolith x1")])

@@ -79,14 +79,18 @@ class Study:
         *,
         routing: str | Routing | None = None,
         analytic_start: float | None = None,
+        by_prompt: bool = False,
     ) -> Result:
         """A set of images from these sources, for the captions of the world that they know, where it has any.
 
-        `routing` takes the place of the method's own; `analytic_start` is that of `SampleSettings`.
+        `routing` takes the place of the method's own; `analytic_start` is that of `SampleSettings`; `by_prompt`: how
+        likely a caption is under each source counts in the weights.
         """
         weights, usual = METHODS[method]
         made = clip_weights(self.world, team, names) if weights == CLIP else weights
         model = team.compose(names, made, usual if routing is None else routing)
+        if by_prompt:
+            model = replace(model, told=team.told(names))
         settings = replace(self.scale.sampled(seed), analytic_start=analytic_start)
         return self._sample(model, settings, method, team.asked(names, self._asked(model)))
 

@@ -19,7 +19,8 @@ from intarsia.composition import CompositeDenoiser, Routing, Weights
 from intarsia.composition.member import Conditions
 from intarsia.data import Source
 from intarsia.experiments.reproduce.latents import Latents, OnEncoded
-from intarsia.vault.captions import read_prompts
+from intarsia.routers import CaptionBank
+from intarsia.vault.captions import read_caption_part, read_prompts
 from intarsia.vault.composing import compose
 from intarsia.vault.engines import Engine, Work
 from intarsia.vault.material import Material
@@ -44,6 +45,14 @@ class Team:
     def asked(self, names: Sequence[str], labels: Sequence[str | None] | None) -> Conditions | None:
         """The labels as these compartments take them: in words, if that is what they were trained on."""
         return prompted(self.backbone, [self.compartments[name] for name in names], labels)
+
+    def told(self, names: Sequence[str]) -> CaptionBank:
+        """How likely captions are under each of these sources, by the part `caption`, which all must have.
+
+        Raises:
+            IncompatibleError: one of them has none.
+        """
+        return CaptionBank([read_caption_part(self.compartments[name]) for name in names])
 
     def compose(
         self, names: Sequence[str], weights: str | Weights, routing: str | Routing, *, precision: str = "auto"

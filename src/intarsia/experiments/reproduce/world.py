@@ -169,17 +169,18 @@ def by_class(images: Source, count: int) -> list[Source]:
     if len(labels) < count:
         raise InputError(f"{len(labels)} classes cannot be shared out among {count} sources; give images of more")
     group = {label: place * count // len(labels) for place, label in enumerate(labels)}
-    return _shared_out(images, "class", count, lambda sample: group[sample.label or ""])
+    return shared_out(images, "class", count, lambda sample: group[sample.label or ""])
 
 
 def at_random(images: Source, count: int, *, seed: int) -> list[Source]:
     """`count` sources of equally many images each, at random."""
     order = keyed_generator("splits", seed, count).permutation(len(images))
     part = {images.manifest.ids[row]: place % count for place, row in enumerate(order)}
-    return _shared_out(images, "random", count, lambda sample: part[sample.id])
+    return shared_out(images, "random", count, lambda sample: part[sample.id])
 
 
-def _shared_out(images: Source, name: str, count: int, part: Callable[[Sample], int]) -> list[Source]:
+def shared_out(images: Source, name: str, count: int, part: Callable[[Sample], int]) -> list[Source]:
+    """`count` sources, numbered after a name; `part` says which one a sample belongs to."""
     places = {sample.id: part(sample) for sample in images.manifest}
 
     def of(k: int) -> Source:
