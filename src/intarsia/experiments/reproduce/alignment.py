@@ -28,19 +28,17 @@ MONOLITH, BASE = "monolith", "backbone"
 _BESIDE = ("precision", "recall", "calls", "share gap")
 
 
-# One core takes half an hour for a seed of this; as many steps and images as `owners` has would take two, and heads for
-# `reference` and `joint` weights another.
+# Half an hour of one core for a seed. With the steps and images of `owners` it would be two hours, and the heads of
+# `reference` and `joint` weights are another.
 def alignment_scale(usual: Scale) -> Scale:
     """Adapters that read captions, and budgets to suit: of these there is no soup, and `ito` knows no guidance."""
-    training = replace(
-        usual.training, adapter=TextPrompts(tokens=16, length=12), lr=5e-3, rows=min(usual.training.rows, 32)
-    )
+    training = replace(usual.training, adapter=TextPrompts(tokens=16, length=12), lr=5e-3, rows=32)
     return replace(
         usual,
-        steps=min(usual.steps, 1200),
+        steps=1200,
         training=training,
-        sampling=replace(usual.sampling, steps=min(usual.sampling.steps, 20)),
-        images=min(usual.images, 240),
+        sampling=replace(usual.sampling, steps=20),
+        images=240,
         routers=(GaussianSettings(), PrototypeSettings()),
         methods=all_but(COSTLY, "ito", "soup", "reference", "joint", "joint-posterior"),
     )

@@ -30,9 +30,11 @@ KINDS = {"subject": "by subject", "random": "at random"}
 COMPARED = ("gaussian", "posterior", "ancestral", "naive")
 
 
+# Half an hour of one core for a seed: four sets of compartments are trained, and two monoliths.
 def caption_splits_scale(usual: Scale) -> Scale:
     """That of `alignment`, for few rules and up to four sources."""
-    return replace(alignment_scale(usual), methods=COMPARED, counts=(2, 4), routers=(GaussianSettings(),))
+    few = replace(alignment_scale(usual), steps=800, routers=(GaussianSettings(),))
+    return replace(few, methods=COMPARED, counts=(2, 4))
 
 
 def caption_splits(study: Study) -> None:
