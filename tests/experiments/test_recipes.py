@@ -22,6 +22,7 @@ from intarsia.data import Manifest, Source, encode_png
 from intarsia.diffusion import Cosine, keyed_normal
 from intarsia.errors import CorruptError, InputError, SettingsError
 from intarsia.experiments.reproduce import Inputs, breadth, prompts, reproduce
+from intarsia.experiments.reproduce.alignment import BASE
 from intarsia.experiments.reproduce.bench import Bench, keys_of
 from intarsia.experiments.reproduce.breadth import NARROW
 from intarsia.experiments.reproduce.caption_splits import by_subject
@@ -259,8 +260,8 @@ def worded(owned: World, tiny_text: Path) -> tuple[World, Scale]:
 def test_alignment_asks_every_owner_and_every_rule_in_words(tmp_path: Path, worded: tuple[World, Scale]) -> None:
     world, scale = worded
     bench, page = run("alignment", tmp_path, world, scale)
-    singles = ["fluent3d alone", "fluentflat alone"]
-    assert keys_of(bench.rows, "method") == [REAL_DRAWINGS, "monolith x1", "monolith x2", *singles, "gaussian", "naive"]
+    singles, monoliths = ["fluent3d alone", "fluentflat alone"], ["monolith x1", "monolith x2"]
+    assert keys_of(bench.rows, "method") == [REAL_DRAWINGS, BASE, *monoliths, *singles, "gaussian", "naive"]
     assert all(0 <= row.figures["half"] <= 100 for row in bench.rows)
     assert bench.where(method=REAL_DRAWINGS)[0].figures["half"] > 60, "the judge can tell upper from lower bars"
     assert "error left out" in page
@@ -277,7 +278,7 @@ def test_a_specialist_beside_a_generalist_is_asked_for_both_kinds(tmp_path: Path
     rows = {row.key["method"]: row.figures for row in bench.rows}
     prompted = [f"{method} by prompt" for method in breadth.BY_PROMPT]
     alone = ["generalist alone", "specialist alone"]
-    assert list(rows) == [REAL_DRAWINGS, *alone, "monolith x1", "monolith x2", *breadth.COMPARED, *prompted]
+    assert list(rows) == [REAL_DRAWINGS, BASE, *alone, "monolith x1", "monolith x2", *breadth.COMPARED, *prompted]
     trained = {
         name: Compartment.load(tmp_path / f"work/compartments/seed-0/{name}") for name in ("generalist", "specialist")
     }

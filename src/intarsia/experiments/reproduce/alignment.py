@@ -3,7 +3,8 @@
 Every owner's compartment learns from that owner's captions alone. Asked for concepts that none of them was trained on,
 each owner alone, all of them composed by every rule, and the monolith of all captions are judged by the category and
 the subcategory of what they drew. At the paper's scale the owners are subsets of MSCOCO (`aesthetic`), the concepts are
-captions of other pictures, and the judges models that were given; the backbone, which reads text, is asked alone too.
+captions of other pictures, and the judges models that were given. The public backbone alone is asked too: in words if
+it reads them, and else by its labels, which are captions of the core's pictures.
 """
 
 from __future__ import annotations
@@ -51,8 +52,7 @@ def alignment(study: Study) -> None:
     bench.cell({"seed": "-", "method": REAL}, lambda: means(jury.of_real(world)))
     grows = not isinstance(study.scale.training.adapter, FullCopy)
     for seed in study.scale.seeds:
-        if world.backbone.text is not None:
-            bench.cell({"seed": seed, "method": BASE}, _base(study, judge, seed))
+        bench.cell({"seed": seed, "method": BASE}, _base(study, judge, seed))
         for size in (1, len(world.owners))[: 1 + grows]:
             bench.cell({"seed": seed, "method": f"{MONOLITH} x{size}"}, _monolith(study, judge, seed, size))
         _owners(study, judge, seed)

@@ -2,8 +2,9 @@
 
 The paper's later version, Figure 4, adds a specialist for birds to a generalist who draws them badly. Here the
 generalist is one owner of emoji without its animals and food, the specialist another owner's animals and food. Asked
-for as many concepts of both kinds, which neither was trained on, each alone, both composed and the monolith are judged
-by what they drew, kind by kind; with the prompt left out of the weights, and with it, `p(source | x_t, t, prompt)`.
+for as many concepts of both kinds, which neither was trained on, each alone, both composed, the monolith and the public
+backbone are judged by what they drew, kind by kind; with the prompt left out of the weights, and with it,
+`p(source | x_t, t, prompt)`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from intarsia.data import Sample, Source
 from intarsia.diffusion import keyed_generator
 from intarsia.errors import SettingsError
 from intarsia.experiments.pictures import contact_sheet
-from intarsia.experiments.reproduce.alignment import alignment_scale
+from intarsia.experiments.reproduce.alignment import BASE, alignment_scale
 from intarsia.experiments.reproduce.bench import Bench, keys_of
 from intarsia.experiments.reproduce.figures import markdown, spread
 from intarsia.experiments.reproduce.jury import POINTS, REAL, Jury
@@ -176,6 +177,7 @@ def _draws(study: Study, pair: Pair, seed: int) -> dict[str, Callable[[], Result
         return study.monolith(f"seed-{seed}-all-x{size}", pair.world.images, settings)
 
     return {
+        BASE: partial(study.base, seed),
         **{f"{name} alone": partial(by, "ancestral", name) for name in names},
         **{f"monolith x{size}": partial(monolith, size) for size in (1, len(names))},
         **{method: partial(by, method) for method in COMPARED},
