@@ -293,6 +293,9 @@ def test_a_specialist_beside_a_generalist_is_asked_for_both_kinds(tmp_path: Path
     assert all(
         0 <= row[f"category, {kind}"] <= 100 for row in rows.values() for kind in (breadth.WITHIN, breadth.BEYOND)
     )
+    both = [rows["naive"][f"half, {kind}"] for kind in (breadth.WITHIN, breadth.BEYOND)]
+    assert min(both) <= rows["naive"]["half"] <= max(both)
+    assert "- label 6\n- label 7\n" in page
     for picture in ("drawn-gaussian-by-prompt", "animals-and-food", "the-rest"):
         assert f"]({picture}.png)" in page
         assert (tmp_path / f"{picture}.png").stat().st_size > 500

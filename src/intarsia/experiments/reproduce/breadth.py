@@ -43,7 +43,8 @@ COMPARED = ("gaussian", "posterior", "ancestral", "top-1", "naive")
 BY_PROMPT = ("gaussian", "posterior", "ancestral")
 SHARE, DIVERSITY = "specialist's share", "diversity"
 _BESIDE = (DIVERSITY, "recall", "precision", "calls")
-_SHOWN, _ENLARGED = 6, 2  # concepts of each kind in a picture
+ASKED = "asked.txt"
+_SHOWN, _ENLARGED = 12, 2  # concepts of each kind in a picture
 
 
 # A quarter of an hour of one core for a seed. The specialist has some hundreds of drawings: in more steps it would know
@@ -115,8 +116,8 @@ class Pair:
 
     def _by_kind(self, told: Mapping[str, Tensor], prompts: Sequence[str]) -> dict[str, float]:
         within = torch.tensor([self.world.attributes[SUBJECT][prompt] in NARROW for prompt in prompts])
-        kinds = {WITHIN: within, BEYOND: ~within}
-        return {f"{name}, {kind}": each[of].mean().item() for name, each in told.items() for kind, of in kinds.items()}
+        kinds = {f", {WITHIN}": within, f", {BEYOND}": ~within, "": torch.ones_like(within)}
+        return {f"{name}{kind}": each[of].mean().item() for name, each in told.items() for kind, of in kinds.items()}
 
     def _diversity(self, features: Tensor, prompts: Sequence[str]) -> float:
         return spread_within(features, prompts) / spread_within(self.world.reference_features)
@@ -188,37 +189,35 @@ def _draws(study: Study, pair: Pair, seed: int) -> dict[str, Callable[[], Result
 def _judged(study: Study, pair: Pair, draw: Callable[[], Result], seed: int, title: str) -> Mapping[str, float]:
     result = draw()
     if seed == study.scale.seeds[0]:
-        _show(study.bench.out / f"drawn-{slug(title)}.png", pair, result)
+        _show(study.bench.out, pair, result, title)
     return pair.judge(result)
 
 
-def _show(path: Path, pair: Pair, result: Result) -> None:
-    """A sheet of the first drawings of a few concepts of each kind; the same concepts for every method."""
+def _show(out: Path, pair: Pair, result: Result, title: str) -> None:
+    """The first drawings of a few concepts of each kind, the same for every method, and what they are."""
     first: dict[str, int] = {}
     for row, asked in enumerate(result.asked):
         first.setdefault(asked or "", row)
-    kinds: dict[bool, list[str]] = {True: [], False: []}
+    kinds: dict[str, list[str]] = {WITHIN: [], BEYOND: []}
     for prompt in sorted(first):
-        kinds[pair.world.attributes[SUBJECT][prompt] in NARROW].append(prompt)
-    rows = [
-        (", ".join(chosen), result.images[[first[prompt] for prompt in chosen]])
-        for chosen in (kinds[within][:_SHOWN] for within in (True, False))
-    ]
-    write_atomic(path, contact_sheet(rows, scale=_ENLARGED))
+        kinds[WITHIN if pair.world.attributes[SUBJECT][prompt] in NARROW else BEYOND].append(prompt)
+    chosen = {kind: some[:_SHOWN] for kind, some in kinds.items()}
+    rows = [(kind, result.images[[first[prompt] for prompt in some]]) for kind, some in chosen.items()]
+    write_atomic(out / f"drawn-{slug(title)}.png", contact_sheet(rows, scale=_ENLARGED))
+    write_atomic(out / ASKED, "".join(f"{', '.join(some)}\n" for some in chosen.values()).encode())
 
 
 def report_breadth(bench: Bench, asks: str) -> Path:
     """Points and shares by kind of prompt, and diversity; bars of what was right; what was drawn."""
     distance, methods = distance_of(bench), keys_of(bench.rows, "method")
-    judges = list(
-        dict.fromkeys(name.rpartition(", ")[0] for name in bench.where(method=REAL)[0].figures if ", " in name)
-    )
-    figures = [f"{name}, {kind}" for name in (*judges, SHARE) for kind in (WITHIN, BEYOND)]
-    shown = (*figures, *_BESIDE, distance)
+    told, one = bench.where(method=REAL)[0].figures, f", {WITHIN}"
+    judges = [name.removesuffix(one) for name in told if name.endswith(one)]
+    points = [f"{name}{kind}" for name in judges for kind in ("", one, f", {BEYOND}")]
+    shown = (*points, f"{SHARE}{one}", f"{SHARE}, {BEYOND}", *_BESIDE, distance)
     lines = [[method, *(text_of(bench.where(method=method), figure) for figure in shown)] for method in methods]
     for kind in (WITHIN, BEYOND):
-        points = [[row.figures[f"{judges[0]}, {kind}"] for row in bench.where(method=method)] for method in methods]
-        bars = [spread(values) for values in points]
+        right = [[row.figures[f"{judges[0]}, {kind}"] for row in bench.where(method=method)] for method in methods]
+        bars = [spread(values) for values in right]
         plot_bars(bench.out / f"{slug(kind)}.png", methods, bars, x=f"{judges[0]} right, of 100, for {kind}")
     drawn = [
         f"### {method}\n\n![drawn by {method}](drawn-{slug(method)}.png)\n" for method in methods if method != REAL
@@ -233,6 +232,9 @@ def report_breadth(bench: Bench, asks: str) -> Path:
         "anything is 1. Recall, precision and distances are to held-out drawings of both owners.\n",
         *(f"![{judges[0]} right for {kind}]({slug(kind)}.png)\n" for kind in (WITHIN, BEYOND)),
         "## Drawn\n",
+        "From left to right, in the first row and in the second:\n",
+        *(f"- {line}" for line in (bench.out / ASKED).read_text(encoding="utf-8").splitlines()),
+        "",
         *drawn,
     ]
     return write_summary(bench, "breadth", parts)
