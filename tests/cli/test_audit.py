@@ -157,6 +157,23 @@ def test_pictures_in_two_sources_are_noted(package: Path, tmp_path: Path, done):
     assert found["checks"]["copies"]["verdict"] == "not run"  # nothing is trained
 
 
+def test_a_source_of_one_image_stops_no_other_check(package: Path, large: Path, tmp_path: Path, done):
+    vault, page = tmp_path / "v", tmp_path / "page.html"
+    done("init", vault, "--backbone", package)
+    for name, count in (("yew", 1), ("oak", 8)):
+        folder = write_images(tmp_path / name, count)
+        done("source", "add", vault, name, folder, "--owner", "Ada", "--licence", "MIT")
+    done("train", vault, "--steps", 2, "--rows", 2, "--rank", 2)
+    found = done("audit", vault, *FEW, "--held-out", large / "held", "--shadows", 3, "--out", page)["checks"]
+    attacks = {name: [each["name"] for each in tried] for name, tried in found["membership"]["figures"].items()}
+    assert attacks == {"yew": ["loss", "denoising"], "oak": ["loss", "denoising", "lira"]}
+    assert found["copies"]["verdict"] == "passed"
+    alone = done("audit", vault, *FEW, "--sources", "yew", "--shadows", 3, "--out", tmp_path / "alone.html")["checks"]
+    assert [alone[name]["verdict"] for name in ("copies", "membership", "protection")] == ["not run"] * 3
+    assert "Needs 100 training images that differ" in alone["copies"]["said"]
+    assert "two images at least" in alone["membership"]["said"]
+
+
 def test_bad_calls_are_refused_before_anything_is_drawn(copy: Path, tmp_path: Path, run):
     there = tmp_path / "there.html"
     there.write_text("mine")

@@ -20,17 +20,25 @@ from intarsia.experiments.report import Picture
 _PAIRS, _WIDTH = 12, 720  # on the sheet, and its width in pixels
 _USUAL = CopySettings()
 _UNLIKELY = 0.01  # that real images would be flagged as often
+_LEAST, _CALIBRATING = 3, 100  # training images, one and two neighbours; and real ones, of which one may be flagged
 
 
 def copies(subject: Subject) -> Finding:
     """Images that are much nearer to one training image than to its neighbours."""
-    sources, images, network = subject.held_trained, subject.looked_through, subject.network
+    sources = subject.held_trained
     if not sources:
         raise InputError("the owners of all trained sources keep their images; only they can look for copies")
     known = sum(map(len, sources))
     held_out = subject.given.held_out
     if held_out is not None and len(held_out) < known:  # then the training images set a threshold better
         held_out = None
+    if known < _LEAST or (known if held_out is None else len(held_out)) < _CALIBRATING:
+        said = (
+            f"Needs {_CALIBRATING} training images that differ, which set the threshold, or {_LEAST} and as many "
+            f"images as {_CALIBRATING} that nothing was trained on (--held-out); found {counted(known, 'image')}."
+        )
+        return Finding(SKIPPED, said)
+    images, network = subject.looked_through, subject.network
     subject.on_phase(f"look for copies of {counted(known, 'image')}")
     found = copy_report(
         images,

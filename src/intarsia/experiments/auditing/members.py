@@ -21,6 +21,7 @@ from intarsia.experiments.auditing.subject import Subject
 from intarsia.vault.training import Recipe, run_of
 
 T = TypeVar("T")
+_HALVED = 2  # images at least, of which shadows see some
 
 
 def membership(subject: Subject) -> Finding:
@@ -33,7 +34,7 @@ def membership(subject: Subject) -> Finding:
     if not attacks:
         said = (
             "Needs real images like those of the sources that nothing was trained on (--held-out), or shadow models "
-            "(--shadows)."
+            "(--shadows), which are trained for sources of two images at least that are not under a privacy budget."
         )
         return Finding(SKIPPED, said)
     figures = {name: [asdict(each) for each in found] for name, found in attacks.items()}
@@ -73,6 +74,8 @@ def _with_shadows(subject: Subject, source: Source) -> list[Attack]:
         return []
     backbone, recipe = subject.vault.backbone, Recipe.read(run_of(compartment))
     data = subject.data(source, recipe.settings.adapter)
+    if len(data.ids) < _HALVED:
+        return []
     inside = halves_of(len(data.ids), count, seed=subject.settings.seed)
     trainees = [
         Trainee(backbone, part(data, rows, f"shadow-{k}"), recipe.settings, extensions=recipe.extensions)
