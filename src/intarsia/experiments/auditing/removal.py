@@ -67,7 +67,10 @@ def _attacked(subject: Subject, told: str, figures: dict[str, Any], tables: list
     rows = [attack_row(name, found) for name, found in attacks.items()]
     tables = [*tables, first_of("The forgotten images against those held out", columns, rows, note)]
     if telling := [name for name, found in attacks.items() if found.tells]:
-        said = f"With {', '.join(telling)} the forgotten images can be told from those held out."
+        said = (
+            f"With {', '.join(telling)} the forgotten images can be told from those held out: they were not left out, "
+            "or the two are not alike."
+        )
         return Finding(FAILED, said, figures, tables)
     if odd := [name for name, found in attacks.items() if not found.covers_chance]:
         said = (
