@@ -73,6 +73,24 @@ export function notice(kind, text, ...more) {
   return h("div", { class: `notice ${kind}`, role }, icon(symbol), h("div", {}, h("p", {}, ...prose(text)), ...more));
 }
 
+/**
+ * A table; on a phone each row becomes a card, in which every cell says what it is.
+ *
+ * @param {string[]} heads
+ * @param {HTMLTableRowElement[]} rows
+ * @param {object} name attributes that name it, `aria-label` or `aria-labelledby`
+ */
+export function table(heads, rows, name) {
+  for (const row of rows) for (const [column, cell] of [...row.cells].entries()) cell.dataset.label = heads[column];
+  const right = (column) => (rows[0]?.cells[column].classList.contains("right") ? "right" : null);
+  const head = (text, column) => h("th", { scope: "col", class: right(column), text });
+  return h(
+    "div",
+    { class: "scroll plain stacked", tabindex: 0, role: "region", ...name },
+    h("table", {}, h("thead", {}, h("tr", {}, ...heads.map(head))), h("tbody", {}, ...rows)),
+  );
+}
+
 /** A bar that fills; `value` in 0..1, null while nobody knows. */
 export function meter(label, value) {
   const bar = h("progress", { max: 1, "aria-label": label });

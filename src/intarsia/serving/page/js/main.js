@@ -52,8 +52,10 @@ function route() {
   const name = viewName();
   document.title = `${TITLES[name]} · intarsia`;
   for (const link of byId("nav").querySelectorAll("a")) {
-    if (link.getAttribute("href") === `#/${name}`) link.setAttribute("aria-current", "page");
+    const here = link.getAttribute("href") === `#/${name}`;
+    if (here) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
+    if (here) link.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
   const studio = name === "draw" || name === "compare";
   byId("studio").hidden = !studio || !session.vault;

@@ -63,7 +63,7 @@ export const SCOPES = {
 /** What a licence may ask for, and somebody may refuse. */
 export const OBLIGATIONS = {
   "share-alike": "Share alike",
-  "non-commercial": "No commercial use",
+  "non-commercial": "Non-commercial use only",
   "no-derivatives": "No changes",
   attribution: "Naming the author",
 };

@@ -62,7 +62,8 @@ export function change({ title, parts, act }) {
     }
     go.disabled = false;
   };
-  return asked({ title, parts: [...parts, said], go, keeps: "Leave it", submit });
+  const [first] = parts.flatMap((part) => [...part.querySelectorAll("input")]);
+  return asked({ title, parts: [...parts, said], go, keeps: "Leave it", first, submit });
 }
 
 /** Show the dialog; `first` has the focus, or else what changes nothing. */

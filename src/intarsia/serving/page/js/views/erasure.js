@@ -1,6 +1,6 @@
 /** Erasure: requests with their dates, and the forgetting that answers them. */
 
-import { announce, button, byId, h, icon, notice, refill } from "../dom.js";
+import { announce, button, byId, h, icon, notice, refill, table } from "../dom.js";
 import { counted, day, daysUntil, lastDay } from "../words.js";
 import { ForgetCard } from "./forget.js";
 import { sourceOptions } from "./sources.js";
@@ -65,15 +65,10 @@ export class ErasureView {
 
   #table(tickets) {
     const heads = ["Request", "About", "Received", "Due", "State", ""];
-    return h(
-      "div",
-      { class: "scroll plain", tabindex: 0, role: "region", "aria-labelledby": "tickets-title" },
-      h(
-        "table",
-        {},
-        h("thead", {}, h("tr", {}, ...heads.map((text) => h("th", { scope: "col", text })))),
-        h("tbody", {}, ...tickets.map((ticket) => this.#row(ticket))),
-      ),
+    return table(
+      heads,
+      tickets.map((ticket) => this.#row(ticket)),
+      { "aria-labelledby": "tickets-title" },
     );
   }
 
@@ -81,7 +76,7 @@ export class ErasureView {
     const { id, state, source, count, whole, received, due, reason } = ticket;
     const open = state === "open";
     const about = whole ? "a whole source" : counted(count, "picture");
-    const close = h("td", {});
+    const close = h("td", { class: "acts" });
     if (open && this.#session.can("erase"))
       close.append(
         button("Close …", () => this.#close(ticket, close), {

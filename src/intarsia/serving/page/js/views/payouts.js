@@ -1,6 +1,6 @@
 /** How an amount would be split by what the sources earned in a month. */
 
-import { announce, button, byId, download, h, notice, refill } from "../dom.js";
+import { announce, button, byId, download, h, notice, refill, table } from "../dom.js";
 import { bars } from "../charts/bars.js";
 import { counted } from "../words.js";
 
@@ -87,38 +87,19 @@ function told(statement) {
     earlier.length > 0 &&
       notice("warn", `The ledger tells of payouts for a period that overlaps: entries ${earlier.join(", ")}.`),
     bars(lines.map((line) => ({ source: nameOf(line), share: minor ? line.minor / minor : 0 }))),
-    h(
-      "div",
-      { class: "scroll plain", tabindex: 0, role: "region", "aria-label": "The split as a table" },
-      h(
-        "table",
-        {},
+    table(
+      ["Source", "Owner", "Credit in pictures", currency],
+      lines.map((line) =>
         h(
-          "thead",
+          "tr",
           {},
-          h(
-            "tr",
-            {},
-            ...["Source", "Owner", "Credit in pictures", currency].map((text, column) =>
-              h("th", { scope: "col", class: column > 1 ? "right" : null, text }),
-            ),
-          ),
-        ),
-        h(
-          "tbody",
-          {},
-          ...lines.map((line) =>
-            h(
-              "tr",
-              {},
-              h("td", { class: "wrap", text: nameOf(line) }),
-              h("td", { class: "wrap", text: line.owner ?? "" }),
-              h("td", { class: "number right", text: Number(line.images).toFixed(2) }),
-              h("td", { class: "number right", text: line.amount }),
-            ),
-          ),
+          h("td", { class: "wrap", text: nameOf(line) }),
+          h("td", { class: "wrap", text: line.owner ?? "" }),
+          h("td", { class: "number right", text: Number(line.images).toFixed(2) }),
+          h("td", { class: "number right", text: line.amount }),
         ),
       ),
+      { "aria-label": "The split as a table" },
     ),
     h(
       "div",

@@ -1,6 +1,6 @@
 /** One principal: its rules, keys and grants, each of which can be taken away. */
 
-import { announce, button, h, icon, notice, refill } from "../dom.js";
+import { announce, button, h, icon, notice, prose, refill, table } from "../dom.js";
 import { counted, end, sentence } from "../words.js";
 import { change, confirm, confirmByName } from "./confirm.js";
 import { scopeBoxes } from "./keys.js";
@@ -117,9 +117,9 @@ export class PersonCard {
       h(
         "tr",
         {},
-        h("td", { class: "wrap" }, h("b", { text: grant.source }), ...standing(grant)),
+        h("td", { class: "wrap whole" }, h("b", { text: grant.source }), ...standing(grant)),
         h("td", {}, ...ending(grant.until)),
-        h("td", { text: grant.quota === null ? "no limit" : `${grant.used} of ${grant.quota}` }),
+        h("td", { text: grant.quota === null ? "no limit" : `${grant.used} of ${grant.quota.replace("/", " per ")}` }),
         h(
           "td",
           { class: "acts" },
@@ -215,19 +215,11 @@ export class PersonCard {
   /** A table with its head, what to say where it is empty, and what folds out below. */
   #part(kind, title, heads, rows, empty, more) {
     const id = `${this.#id}-${kind}`;
-    const table = h(
-      "table",
-      {},
-      h("thead", {}, h("tr", {}, ...heads.map((text) => h("th", { scope: "col", text })))),
-      h("tbody", {}, ...rows),
-    );
     return h(
       "section",
       { class: "person-part", "aria-labelledby": id },
       h("h3", { id, text: title }),
-      rows.length
-        ? h("div", { class: "scroll plain", tabindex: 0, role: "region", "aria-labelledby": id }, table)
-        : h("p", { class: "hint", text: empty }),
+      rows.length ? table(heads, rows, { "aria-labelledby": id }) : h("p", { class: "hint", text: empty }),
       h("details", { class: "advanced" }, ...more),
     );
   }
@@ -293,4 +285,4 @@ const over = () => h("small", { class: "overdue" }, icon("warn"), "over");
 
 /** Why a grant does not help; nothing where it does. */
 const standing = ({ permitted, reason }) =>
-  permitted ? [] : [h("small", { class: "below why" }, icon("lock"), ` ${sentence(reason)}`)];
+  permitted ? [] : [h("small", { class: "below why" }, icon("lock"), " ", ...prose(sentence(reason)))];

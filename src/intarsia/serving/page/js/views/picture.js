@@ -1,6 +1,6 @@
 /** A picture as something to press, and one picture looked at closely. */
 
-import { announce, button, download, h, notice, refill } from "../dom.js";
+import { announce, button, download, h, notice, prose, refill } from "../dom.js";
 import { areas } from "../charts/areas.js";
 import { bars } from "../charts/bars.js";
 import { mode, ROUTING, WEIGHTS } from "../words.js";
@@ -208,7 +208,7 @@ function facts({ settings, receipt, licences }, { calls }) {
   return h(
     "dl",
     { class: "facts-list" },
-    ...rows.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", { text: value }))),
+    ...rows.map(([name, value]) => h("div", {}, h("dt", { text: name }), h("dd", {}, ...prose(String(value))))),
   );
 }
 

@@ -46,9 +46,8 @@ export function ruleFields(has = { licences: null, owners: null, refuse: [] }) {
 
 /** Rules in words; empty where there are none. */
 export function rulesOf({ licences, owners, refuse }) {
-  const refused = refuse.map((each) => (OBLIGATIONS[each] ?? each).toLowerCase());
   return [
-    refused.length > 0 && `refuses ${refused.join(", ")}`,
+    refuse.length > 0 && `refuses ${refuse.join(", ")} licences`,
     licences && `only under ${licences.join(", ")}`,
     owners && `only of ${owners.join(", ")}`,
   ]
