@@ -249,6 +249,21 @@ def test_the_figures_count_and_name_nobody(client: Client) -> None:
         assert word not in text
 
 
+def test_a_service_whose_vault_is_gone_is_alive_and_not_ready(client: Client, vault: Vault) -> None:
+    owner = client()
+    assert owner.get("/readyz").status_code == 200
+    vault.root.rename(vault.root.with_name("elsewhere"))
+    assert owner.get("/healthz").status_code == 200
+    answer = owner.get("/readyz")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_vault")
+    assert str(vault.root) not in answer.text
+    assert owner.post(IMAGES, json={}).status_code == 503
+    assert not vault.root.exists(), "nothing is made in its place"
+    vault.root.with_name("elsewhere").rename(vault.root)
+    assert owner.get("/readyz").status_code == 200
+    assert owner.post(IMAGES, json={}).status_code == 200
+
+
 def test_credit_waits_for_itself_alone_and_is_bounded(client: Client) -> None:
     """Those who draw have threads and places of their own, however many ask for credit."""
     owner = client()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -88,6 +88,18 @@ def test_a_forgetting_that_fails_leaves_the_ticket_open(pair: Vault) -> None:
     with pytest.raises(InputError, match="all samples"):
         pair.forget("elm", samples=pair.source("elm").manifest.ids)
     assert pair.ticket(ticket.id).state == "open"
+
+
+def test_a_moment_of_whatever_year_is_read_again(pair: Vault) -> None:
+    """One that could not be would stand in the way of every later forgetting."""
+    ticket = pair.open_ticket("elm", received=datetime(1, 1, 1, tzinfo=UTC))
+    assert pair.tickets() == [ticket]
+    pair.forget("elm")
+    assert [each.state for each in pair.tickets()] == ["done"]
+    assert pair.verify().ok
+    east = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5)))
+    with pytest.raises(SettingsError, match="no calendar has"):
+        pair.open_ticket("oak", received=east)
 
 
 WRONG = {

@@ -23,18 +23,24 @@ def check_moment(name: str, value: datetime) -> datetime:
     """The moment in UTC, without its fraction of a second.
 
     Raises:
-        SettingsError: it says no time zone.
+        SettingsError: it says no time zone, or lies before or after all that can be counted.
     """
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise SettingsError(
             f"{name} is {value!r}, expected a datetime with a time zone, such as datetime(..., tzinfo=UTC)"
         )
-    return value.astimezone(UTC).replace(microsecond=0)
+    try:
+        return value.astimezone(UTC).replace(microsecond=0)
+    except OverflowError:
+        raise SettingsError(f"{name} is {value}, which in UTC no calendar has; give another moment") from None
 
 
 def to_text(value: datetime | None) -> str | None:
     """The moment as records and people read it: 2027-01-31T12:00:00Z."""
-    return None if value is None else value.strftime(_FORM)
+    if value is None:
+        return None
+    # Not strftime: of years before 1000 it leaves out zeros, without which they cannot be read again.
+    return value.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def from_text(text: str | None) -> datetime | None:
