@@ -565,6 +565,7 @@ def test_rules_keys_and_grants_are_changed(enter: Enter, vault: Vault) -> None:
     assert dialog.get_by_label("It ends on").input_value() == "2999-01-31", "a day counts to its end"
     dialog.get_by_label("Ask who is owed credit for a picture").uncheck()
     dialog.get_by_role("button", name="Change it").click()
+    expect(card.get_by_role("region", name="Keys")).not_to_contain_text("credit")
     expect(card.get_by_role("region", name="Keys")).to_contain_text("31 Jan 2999")
     found = vault.identify(key)
     assert (found.scopes, found.until) == (("read", "sample"), datetime(2999, 2, 1, tzinfo=UTC))

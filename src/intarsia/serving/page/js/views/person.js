@@ -216,8 +216,8 @@ export class PersonCard {
   #part(kind, title, heads, rows, empty, more) {
     const id = `${this.#id}-${kind}`;
     return h(
-      "section",
-      { class: "person-part", "aria-labelledby": id },
+      "div",
+      { class: "person-part" },
       h("h3", { id, text: title }),
       rows.length ? table(heads, rows, { "aria-labelledby": id }) : h("p", { class: "hint", text: empty }),
       h("details", { class: "advanced" }, ...more),
