@@ -281,6 +281,7 @@ def test_credit_waits_for_itself_alone_and_is_bounded(client: Client) -> None:
         refused = owner.post("/v1/credit", json=claim)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         assert owner.post(IMAGES, json={}).status_code == 200
+        assert not waits.done(), "it is reckoned after the one before"
         go_on.set()
         assert waits.result().status_code == 200
 

@@ -47,6 +47,12 @@ function takeSettings(settings) {
   location.hash = "#/draw";
 }
 
+/** Scroll a strip until a link is whole in it; `scrollIntoView` would take the keyboard there too. */
+function uncover(link, strip) {
+  const [at, of] = [link, strip].map((each) => each.getBoundingClientRect());
+  strip.scrollLeft += Math.ceil(Math.max(0, at.right - of.right)) - Math.ceil(Math.max(0, of.left - at.left));
+}
+
 /** Show the view that the address names. */
 function route() {
   const name = viewName();
@@ -55,7 +61,7 @@ function route() {
     const here = link.getAttribute("href") === `#/${name}`;
     if (here) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
-    if (here) link.scrollIntoView({ block: "nearest", inline: "nearest" });
+    if (here) uncover(link, byId("nav").parentElement);
   }
   const studio = name === "draw" || name === "compare";
   byId("studio").hidden = !studio || !session.vault;
