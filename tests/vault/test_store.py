@@ -9,6 +9,30 @@ import pytest
 from intarsia.errors import VaultError
 from intarsia.vault.folders import new_folder
 from intarsia.vault.locks import folder_lock
+from intarsia.vault.store import COMPARTMENTS, SOURCES, Store
+
+
+def test_a_store_holds_the_names_that_it_lists_and_nothing_else(tmp_path: Path) -> None:
+    for folder in ("sources/oak", "compartments/elm", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "sources/file").write_text("x")
+    (tmp_path / "sources/link").symlink_to(tmp_path / "elsewhere")
+    store = Store(tmp_path, lambda scratch: None)
+    asked = [
+        "oak",
+        "elm",
+        "file",
+        "link",
+        "",
+        ".",
+        "..",
+        "../compartments/elm",
+        f"{tmp_path}/elsewhere",
+        "a\0b",
+        "x" * 300,
+    ]
+    for kind, names in ((SOURCES, ["oak"]), (COMPARTMENTS, ["elm"])):
+        assert [name for name in asked if store.holds(kind, name)] == store.names(kind) == names
 
 
 def test_scratch_folders_that_nobody_holds_are_removed(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from intarsia.data.manifest import Manifest, Sample, sample_id
 from intarsia.data.overlap import Overlap, exact_duplicates, near_duplicates, overlaps, refuse_core_overlap
 from intarsia.data.readers import Columns, ReadOptions, read_pixels, read_source
 from intarsia.data.shard import by_attribute, by_hash, by_label
-from intarsia.data.source import Source, by_id, by_stem, check_name
+from intarsia.data.source import Source, by_id, by_stem, check_name, is_name
 
 __all__ = [
     "OBLIGATIONS",
@@ -29,6 +29,7 @@ __all__ = [
     "decode",
     "encode_png",
     "exact_duplicates",
+    "is_name",
     "near_duplicates",
     "obliges",
     "overlaps",

@@ -22,13 +22,18 @@ _SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 _LONGEST_NAME = 64
 
 
+def is_name(name: object) -> bool:
+    """Whether it is a lower-case slug of at most 64 characters."""
+    return isinstance(name, str) and len(name) <= _LONGEST_NAME and _SLUG.fullmatch(name) is not None
+
+
 def check_name(name: str, what: str = "source") -> str:
     """Return `name` if it can name a source, or another thing: it becomes a folder, a column and a part of addresses.
 
     Raises:
         InputError: it is not a lower-case slug of at most 64 characters.
     """
-    if not isinstance(name, str) or not _SLUG.fullmatch(name) or len(name) > _LONGEST_NAME:
+    if not is_name(name):
         raise InputError(
             f"{what} name {name!r} is not a lower-case slug; use letters a-z, digits and single - or _ between them, "
             f"at most {_LONGEST_NAME} characters"

@@ -112,7 +112,7 @@ class VaultCredits(VaultReader):
 
     def _there(self, drawing: Drawing) -> list[str] | None:
         """The sources of a drawing that can still be asked; None where they were averaged into one."""
-        there = [name for name in drawing.names if name in self._store.names(COMPARTMENTS)]
+        there = [name for name in drawing.names if self._store.holds(COMPARTMENTS, name)]
         if not there and not drawing.averaged:
             raise ForbiddenError(
                 f"{', '.join(drawing.names)}, from which these images were drawn, cannot be used any more; the method "

@@ -56,10 +56,10 @@ class Learner:
 
 def learned_of(store: Store, name: str) -> Learned | None:
     """What is to be rolled back: the run under way, or else the compartment; None if neither can be read."""
-    if name in store.names(TRAINING):
+    if store.holds(TRAINING, name):
         with contextlib.suppress(CorruptError):
             return learned_by_run(store, name)
-    if name in store.names(COMPARTMENTS):
+    if store.holds(COMPARTMENTS, name):
         with contextlib.suppress(CorruptError):
             return learned_by_compartment(store.compartment(name))
     return None

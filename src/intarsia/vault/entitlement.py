@@ -25,7 +25,7 @@ def load_principal(store: Store, name: str) -> Principal:
         UnknownName: no such principal.
         CorruptError: its record is damaged.
     """
-    if name not in store.names(PRINCIPALS):
+    if not store.holds(PRINCIPALS, name):
         raise UnknownName("principal", name, store.names(PRINCIPALS))
     return read_principal(store.principal(name))
 
@@ -55,7 +55,7 @@ class Entitlement:
     def _objection(self, name: str) -> tuple[str, str] | None:
         if (objection := self._ungranted(name)) is not None:
             return objection
-        if name not in self.shelf.store.names(COMPARTMENTS):
+        if not self.shelf.store.holds(COMPARTMENTS, name):
             return "trained", missing(self.shelf.store, name).reason
         seen = sorted({name, *self.shelf.info(name).sources})
         for source in seen:
@@ -79,7 +79,7 @@ class Entitlement:
         return None
 
     def _source(self, compartment: str, source: str) -> SourceInfo:
-        if source not in self.shelf.store.names(SOURCES):
+        if not self.shelf.store.holds(SOURCES, source):
             raise CorruptError(
                 f"compartment '{compartment}' learned from '{source}', which is not in the vault; forget "
                 f"'{compartment}'"

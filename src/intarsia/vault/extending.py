@@ -96,12 +96,12 @@ class Extending:
     def _learned(self, name: str, before: Manifest) -> Learned | None:
         """What the finished training was; None if there is none yet."""
         store = self.forgetting.shelf.store
-        if name in store.names(TRAINING):
+        if store.holds(TRAINING, name):
             raise SettingsError(
                 f"the training of '{name}' is unfinished; finish it first: `intarsia train VAULT {name} --resume`, "
                 f"vault.resume('{name}') in Python"
             )
-        if name not in store.names(COMPARTMENTS):
+        if not store.holds(COMPARTMENTS, name):
             return None
         learned = learned_by_compartment(store.compartment(name))
         if learned.record["manifest_root"] != before.root:

@@ -196,7 +196,7 @@ class Forgetting:
     def _learned_root(self, name: str) -> str | None:
         """The manifest root of the samples that a compartment learned from; None if there is none, or none to read."""
         with contextlib.suppress(CorruptError):
-            if name in self.shelf.store.names(COMPARTMENTS):
+            if self.shelf.store.holds(COMPARTMENTS, name):
                 return self.shelf.info(name).manifest_root
         return None
 
@@ -210,7 +210,7 @@ class Forgetting:
 
     def outcome(self, name: str, cause: Cause, receipts: tuple[Receipt, ...]) -> Outcome:
         """What came of it."""
-        there = {name, *cause.before}.intersection(self.shelf.store.names(COMPARTMENTS))
+        there = {each for each in (name, *cause.before) if self.shelf.store.holds(COMPARTMENTS, each)}
         after = self.shelf.digests(sorted(there))
         outcome = cause.outcome(name, manifest_after=self.shelf.manifest_root(name), after=after)
         return replace(outcome, receipts=receipts)

@@ -65,7 +65,7 @@ class VaultGrants(VaultReader):
         principal = Principal(name, rules=Rules(licences=licences, owners=owners, refuse=refuse))
         text, key = Key.make(self._future(until), scopes)
         with self._store.change(patience=_PATIENCE) as change:
-            if name in self._store.names(PRINCIPALS):
+            if self._store.holds(PRINCIPALS, name):
                 raise VaultError(f"principal '{name}' is in the vault already; remove it first, or choose another name")
             write_principal(change.put(f"{PRINCIPALS}/{name}"), principal.with_keys([key]))
         return text
@@ -105,7 +105,7 @@ class VaultGrants(VaultReader):
             VaultError: another process is writing for too long, or the disk fails.
         """
         with contextlib.ExitStack() as held, self._store.change(patience=_PATIENCE) as change:
-            if name not in self._store.names(PRINCIPALS):  # one that is damaged can be removed too
+            if not self._store.holds(PRINCIPALS, name):  # one that is damaged can be removed too
                 raise UnknownName("principal", name, self._store.names(PRINCIPALS))
             held.enter_context(_sole_counter(self._store, name))
             with contextlib.suppress(CorruptError):

@@ -76,7 +76,7 @@ class Importing:
     def _check_place(self, info: SourceInfo, number: int) -> Handed:
         """What is to be kept of this pack; refuses what would take somebody else's place, or bring back what went."""
         store, name = self.shelf.store, info.name
-        if name not in store.names(SOURCES):
+        if not store.holds(SOURCES, name):
             if name in store.everyone():
                 raise VaultError(f"a compartment of an earlier source '{name}' is in the vault; forget '{name}' first")
             return Handed(number)

@@ -212,7 +212,7 @@ def reckon(store: Store, period: Period, currency: Currency, amount: int, now: d
 
 
 def _line(store: Store, account: str, name: str | None, units: int, amount: int) -> Line:
-    known = name is not None and name in store.names(SOURCES)
+    known = name is not None and store.holds(SOURCES, name)
     owner = source_info(store.source(name)).owner if known and name is not None else None
     return Line(account, name if known else None, owner, units, amount)
 

@@ -32,7 +32,7 @@ class Resuming:
         """
         store = self.forgetting.shelf.store
         for name in names:
-            if name not in store.names(TRAINING):
+            if not store.holds(TRAINING, name):
                 raise UnknownName("unfinished training", name, store.names(TRAINING))
         outcomes: tuple[Outcome, ...] = ()
         for group in [list(names)] if self.forgetting.runs.engine.together else [[name] for name in names]:

@@ -131,7 +131,7 @@ class Runs:
 
     def _sized(self, name: str, recipe: Recipe) -> Recipe:
         """With the mechanism for the public number of its images: as it was declared, once and for all."""
-        if recipe.settings.privacy is None or name not in self.store.names(SOURCES):
+        if recipe.settings.privacy is None or not self.store.holds(SOURCES, name):
             return recipe
         budget = read_budget(self.store, name)
         declared = next((each.size for each in budget.releases.values()), None) if budget else None
@@ -146,14 +146,14 @@ class Runs:
 
     def _extended(self, name: str, recipe: Recipe) -> Recipe:
         """With the slices that later samples have in the run under way, if there is one."""
-        if name in self.store.names(TRAINING):
+        if self.store.holds(TRAINING, name):
             with contextlib.suppress(CorruptError):
                 return replace(recipe, extensions=Recipe.read(read_run(self.store.training(name))).extensions)
         return recipe
 
     def _wanted(self, name: str, recipe: Recipe, neighbours: Sequence[str]) -> dict[str, Any]:
         for each in (name, *neighbours):
-            if each not in self.store.names(SOURCES):
+            if not self.store.holds(SOURCES, each):
                 raise UnknownName("source", each, self.store.names(SOURCES))
             check_here(self.store.source(each))
         check_permitted(self.store, name, neighbours)
@@ -164,7 +164,7 @@ class Runs:
     def _is_under_way(self, name: str, wanted: dict[str, Any]) -> bool:
         """Whether the run that is there is the one that is wanted; another is refused once it has saved a step."""
         folder = self.store.training(name)
-        if name not in self.store.names(TRAINING):
+        if not self.store.holds(TRAINING, name):
             return False
         done = steps_done(folder)
         try:
@@ -186,7 +186,8 @@ class Runs:
             ForbiddenError: a neighbour does not permit any more that the source learns from it.
         """
         neighbours = neighbours_in(record)
-        there = {name, *neighbours}.issubset(self.store.names(SOURCES)) and name in self.store.names(TRAINING)
+        there = all(self.store.holds(SOURCES, each) for each in (name, *neighbours))
+        there = there and self.store.holds(TRAINING, name)
         if there:
             roots = roots_of(self.store, name, neighbours)
             there = _same(read_run(self.store.training(name)), record) and roots.items() <= record.items()
@@ -215,7 +216,7 @@ class Runs:
 
     def _is_finished(self, name: str, wanted: dict[str, Any]) -> bool:
         """Whether the compartment is there; another is refused, but one of another environment is as good."""
-        if name not in self.store.names(COMPARTMENTS):
+        if not self.store.holds(COMPARTMENTS, name):
             return False
         try:
             compartment = Compartment.load(self.store.compartment(name))

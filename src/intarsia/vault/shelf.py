@@ -27,7 +27,7 @@ class Shelf:
 
     def check_known(self, name: str) -> None:
         """Raises UnknownName unless there is such a source."""
-        if name not in self.store.names(SOURCES):
+        if not self.store.holds(SOURCES, name):
             raise UnknownName("source", name, self.store.names(SOURCES))
 
     def source(self, name: str) -> Source:
@@ -48,7 +48,7 @@ class Shelf:
             SettingsError: it is not trained yet.
             CorruptError: it is damaged.
         """
-        if name not in self.store.names(COMPARTMENTS):
+        if not self.store.holds(COMPARTMENTS, name):
             self.check_known(name)
             raise SettingsError(f"source '{name}' cannot be used: {missing(self.store, name).reason}")
         folder = self.store.compartment(name)
@@ -131,7 +131,7 @@ class Shelf:
         return dict(sorted(found.items()))
 
     def _seen_by(self, compartment: Compartment, source: str) -> SourceInfo:
-        if source not in self.store.names(SOURCES):
+        if not self.store.holds(SOURCES, source):
             raise CorruptError(
                 f"compartment '{compartment.name}' learned from '{source}', which is not in the vault; forget "
                 f"'{compartment.name}'"

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from intarsia.data import is_name
 from intarsia.errors import VaultError
 from intarsia.files import disk_errors, read_json, sync_folder, sync_tree, write_json
 from intarsia.ledger import Entry, Event, Ledger, Proof, Receipt
@@ -94,6 +95,10 @@ class Store:
                 return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
         except FileNotFoundError:
             return []  # copying tools drop empty folders
+
+    def holds(self, kind: str, name: str) -> bool:
+        """Whether `name` is among the names of a kind; the others are not looked at, so that many cost no more."""
+        return is_name(name) and (path := self.root / kind / name).is_dir() and not path.is_symlink()
 
     def everyone(self) -> list[str]:
         """Every name under which something of a source may be stored, sorted."""

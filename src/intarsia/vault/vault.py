@@ -289,7 +289,7 @@ class Vault(VaultJobs, VaultCredits):
             self._store.refresh_index()
 
     def _check_free(self, name: str) -> None:
-        if name in self._store.names(SOURCES):
+        if self._store.holds(SOURCES, name):
             raise VaultError(f"source '{name}' is in the vault already; forget it first, or choose another name")
         if name in self._store.everyone():
             raise VaultError(

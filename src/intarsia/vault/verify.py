@@ -212,7 +212,7 @@ class _Verifier:
         """A run under way belongs to a source; its checkpoints may be in the making while this looks on."""
         where = f"{TRAINING}/{name}"
         with self.at(where):
-            if name not in self.store.names(SOURCES):
+            if not self.store.holds(SOURCES, name):
                 raise CorruptError(f"is of a source that is not in the vault; forget '{name}'")
             read_run(self.store.training(name))
             Cause.read(self.store.training(name))
@@ -232,7 +232,7 @@ class _Verifier:
         where = f"{BUDGETS}/{name}"
         with self.at(where):
             read_budget(self.store, name)
-            if name not in self.store.names(SOURCES):
+            if not self.store.holds(SOURCES, name):
                 raise CorruptError(f"is of a source that is not in the vault; forget '{name}'")
         self.strangers(where, [BUDGET_FILE])
 
@@ -265,7 +265,7 @@ class _Verifier:
         for name in salts.names():
             with self.at(salts.place(name)):
                 salts.of(name)
-                if name not in self.store.names(SOURCES):
+                if not self.store.holds(SOURCES, name):
                     raise CorruptError(f"of the source '{name}', which is not in the vault; forget '{name}'")
         if not damage:
             self.problems += [Problem(where, what) for where, what in credit_problems(self.store)]
