@@ -133,7 +133,10 @@ class Suspects:
         scores = self._scores(model, name)
         found = attack(name, scores[self.groups[group]], scores[self.groups["others"]])
         figures = {"area": found.area.value, "low": found.area.low, "high": found.area.high}
-        return figures if found.caught is None else {**figures, "caught": found.caught.value}
+        if found.caught is None:
+            return figures
+        caught = found.caught
+        return {**figures, "caught": caught.value, "caught low": caught.low, "caught high": caught.high}
 
     def _scores(self, model: str, name: str) -> Tensor:
         looks = self.looks[model]
@@ -202,10 +205,7 @@ def report_membership(bench: Bench, asks: str) -> Path:
     for group in (KEPT, REMOVED):
         lines = [[model, *(_area(bench, model, group, name) for name in ATTACKS)] for model in keys_of(told, "model")]
         parts += [f"## The {group} images\n", markdown(["model", *ATTACKS], lines)]
-    caught = [
-        [model, *(text_of(bench.where(model=model, group=group, attack=LIRA), "caught") for group in (KEPT, REMOVED))]
-        for model in keys_of(told, "model")
-    ]
+    caught = [[model, *(_caught(bench, model, group) for group in (KEPT, REMOVED))] for model in keys_of(told, "model")]
     back = [
         [model, text_of(rows, "after 0"), ", ".join(_steps(row) for row in rows)]
         for model in MODELS
@@ -219,6 +219,7 @@ def report_membership(bench: Bench, asks: str) -> Path:
         "of the seeds that covers 0.5.\n",
         "## Caught by LiRA where one in a hundred others is accused\n",
         markdown(["model", KEPT, REMOVED], caught),
+        "Means over the seeds of the share and of the ends of its exact interval, for the threshold as it was found.\n",
         "## Relearning\n",
         markdown(["model", f"{_ERROR}, at first", f"steps until it is that of `{BEFORE}`"], back),
         "Each model is trained on what was forgotten and on nothing else; errors are geometric means over images and "
@@ -233,6 +234,14 @@ def _area(bench: Bench, model: str, group: str, name: str) -> str:
     covering = sum(row.figures["low"] <= 0.5 <= row.figures["high"] for row in rows)
     area, low, high = (fmean(row.figures[name] for row in rows) for name in ("area", "low", "high"))
     return f"{area:.3f} [{low:.3f}, {high:.3f}] ({covering} of {len(rows)})"
+
+
+def _caught(bench: Bench, model: str, group: str) -> str:
+    rows = [row for row in bench.where(model=model, group=group, attack=LIRA) if "caught low" in row.figures]
+    if not rows:
+        return "too few others"
+    share, low, high = (fmean(row.figures[name] for row in rows) for name in ("caught", "caught low", "caught high"))
+    return f"{share:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _steps(row: Row) -> str:
