@@ -57,9 +57,9 @@ def _soak(found: Figures) -> Iterator[str]:
         f"Memory of the process: {found['mib_second_third']:.0f} MiB in the second third of the time,",
         f"{found['mib_last_third']:.0f} MiB in the last ({growth:+.1f} MiB, the growth of the ledger included);",
         "at most",
-        f"{found['handles']} open files and sockets. What grows are mostly the kernels that oneDNN keeps for every number of",
-        "images in a pass, up to a limit ([how to set it](../service.md#batching-across-clients)), and the receipts of the",
-        "newest images.",
+        f"{found['handles']} open files and sockets.",
+        "What grows are mostly the kernels that oneDNN keeps for every number of images in a pass, up to a limit",
+        "([how to set it](../service.md#batching-across-clients)), and the receipts of the newest images.",
     )
     yield _table(("request, status", "answers"), [(kind, str(count)) for kind, count in found["answers"].items()])
 
