@@ -94,6 +94,12 @@ def test_a_body_that_is_none_is_refused(client: Client, case: str) -> None:
     assert "\n" not in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("scale", [1e38, -1e38, 101])
+def test_guidance_that_no_picture_would_outlast_is_refused_at_once(client: Client, scale: float) -> None:
+    answer = client().post(IMAGES, json={"guidance_scale": scale})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "guidance_scale")
+
+
 PATHS = (
     "../../vault.json",
     "..%2f..%2fvault.json",

@@ -70,7 +70,7 @@ class ImageRequest(Body):
 
     seed: Annotated[int | None, Field(ge=0, le=MOST_SEEDS, description="Without one it is drawn")] = None
     num_inference_steps: Annotated[int | None, Field(ge=1)] = None
-    guidance_scale: float = 1.0
+    guidance_scale: Annotated[float, Field(ge=-100, le=100, description="1 is none")] = 1.0
     sources: Annotated[Names | None, Field(description="Without them all that the key may use")] = None
     weights: Annotated[str | None, Field(max_length=50)] = None
     routing: Annotated[str | None, Field(max_length=50)] = None
