@@ -44,9 +44,9 @@ class Stage:
     def timetable(self, note: str = "") -> Table:
         rows = [(title, f"{seconds:.1f} s") for title, seconds in self.seconds.items()]
         total = ("together", f"{sum(self.seconds.values()):.1f} s")
-        return Table(
-            "Seconds of each phase", ("phase", "time"), [*rows, total], f"{torch.get_num_threads()} threads. {note}"
-        )
+        threads = torch.get_num_threads()
+        told = f"{threads} {'thread' if threads == 1 else 'threads'}. {note}".rstrip()
+        return Table("Seconds of each phase", ("phase", "time"), [*rows, total], told)
 
 
 def run_demo(
