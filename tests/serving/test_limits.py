@@ -286,7 +286,8 @@ def test_credit_waits_for_itself_alone_and_is_bounded(client: Client) -> None:
             time.sleep(0.001)
         refused = owner.post("/v1/credit", json=claim)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-        assert owner.post(IMAGES, json={}).status_code == 200
+        for _ in range(5):  # by then another thread would have reckoned it
+            assert owner.post(IMAGES, json={}).status_code == 200
         assert not waits.done(), "it is reckoned after the one before"
         go_on.set()
         assert waits.result().status_code == 200
