@@ -21,14 +21,15 @@ from intarsia.vault.accounts import keep_credit
 from intarsia.vault.composition import Composition
 from intarsia.vault.drawn import Drawing
 from intarsia.vault.events import images_root
+from intarsia.vault.joining import VaultJoiner
 from intarsia.vault.payouts import Period, Statement, reckon, told
-from intarsia.vault.reading import Names, VaultReader, listed
+from intarsia.vault.reading import Names, listed
 from intarsia.vault.store import COMPARTMENTS
 
 Images = Tensor | Result | str | Path
 
 
-class VaultCredits(VaultReader):
+class VaultCredits(VaultJoiner):
     """What `Vault` offers to those who ask whose images were."""
 
     def credit(

@@ -13,6 +13,7 @@ from intarsia.vault.change import Change
 from intarsia.vault.clock import check_moment, to_text
 from intarsia.vault.entitlement import load_principal
 from intarsia.vault.events import granted, revoked
+from intarsia.vault.joining import VaultJoiner
 from intarsia.vault.locks import folder_lock
 from intarsia.vault.meter import Allowance, allowances, read_used, write_used
 from intarsia.vault.principals import (
@@ -26,14 +27,14 @@ from intarsia.vault.principals import (
     read_principal,
     write_principal,
 )
-from intarsia.vault.reading import Names, VaultReader, listed
+from intarsia.vault.reading import Names, listed
 from intarsia.vault.selecting import Rules
 from intarsia.vault.store import PRINCIPALS, Store
 
 _PATIENCE = 60.0  # seconds to wait for another writer: what is revoked must not wait for a second try
 
 
-class VaultGrants(VaultReader):
+class VaultGrants(VaultJoiner):
     """What `Vault` offers to those who say who may draw. Without a grant nothing may be drawn."""
 
     def add_principal(
