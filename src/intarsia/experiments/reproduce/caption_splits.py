@@ -19,7 +19,7 @@ from intarsia.experiments.reproduce.bench import Bench, keys_of
 from intarsia.experiments.reproduce.jury import POINTS, REAL, means
 from intarsia.experiments.reproduce.plots import Panel, plot
 from intarsia.experiments.reproduce.scale import Scale
-from intarsia.experiments.reproduce.splits import compared, curves_of, monolith
+from intarsia.experiments.reproduce.splits import compared, curves_of, monolith, tables_of
 from intarsia.experiments.reproduce.study import Study
 from intarsia.experiments.reproduce.summary import distance_of, table, write_summary
 from intarsia.experiments.reproduce.world import at_random, shared_out
@@ -78,9 +78,7 @@ def report_caption_splits(bench: Bench, asks: str) -> Path:
     base = bench.where(method="monolith x1")
     parts = [asks + "\n", table(bench.where(split="-"), "method", quality, base)]
     for kind in keys_of(bench.rows, "split")[1:]:
-        for count in keys_of(bench.where(split=kind), "sources"):
-            rows = table(bench.where(split=kind, sources=count), "method", (*quality, "calls", "share gap"), base)
-            parts += [f"## {count} sources {KINDS[kind]}\n", rows]
+        parts += tables_of(bench, kind, KINDS[kind], quality, base)
         panels = [
             Panel(curves=curves_of(bench, kind, figure), x="sources", y=figure, log=True)
             for figure in (distance, judges[0])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from intarsia.composition import Result
 from intarsia.data import Source
-from intarsia.experiments.reproduce.bench import Bench, keys_of
+from intarsia.experiments.reproduce.bench import Bench, Row, keys_of
 from intarsia.experiments.reproduce.figures import spread
 from intarsia.experiments.reproduce.plots import Curve, Panel, curve_of, plot
 from intarsia.experiments.reproduce.scale import SINGLE, larger
@@ -80,13 +80,20 @@ def report_splits(bench: Bench, asks: str) -> Path:
     base = bench.where(method="monolith x1")
     parts = [asks + "\n", table(bench.where(split="-"), "method", quality, base)]
     for kind in keys_of(bench.rows, "split")[1:]:
-        for count in keys_of(bench.where(split=kind), "sources"):
-            rows = table(bench.where(split=kind, sources=count), "method", (*quality, "calls", "share gap"), base)
-            parts += [f"## {count} sources {KINDS[kind]}\n", rows]
+        parts += tables_of(bench, kind, KINDS[kind], quality, base)
         panel = Panel(curves=curves_of(bench, kind, figure), x="sources", y=figure, log=True, log_y=True)
         plot(bench.out / f"{kind}.png", [panel])
         parts.append(f"![{figure} against the number of sources {KINDS[kind]}]({kind}.png)\n")
     return write_summary(bench, "splits", parts)
+
+
+def tables_of(bench: Bench, kind: str, told: str, quality: Sequence[str], base: Sequence[Row]) -> list[str]:
+    """For every number of sources a heading, in which `told` says of what kind, and a table of all methods."""
+    parts = []
+    for count in keys_of(bench.where(split=kind), "sources"):
+        rows = table(bench.where(split=kind, sources=count), "method", (*quality, "calls", "share gap"), base)
+        parts += [f"## {count} sources {told}\n", rows]
+    return parts
 
 
 def curves_of(bench: Bench, kind: str, figure: str) -> list[Curve]:
