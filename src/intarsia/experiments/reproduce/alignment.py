@@ -29,7 +29,7 @@ MONOLITH, BASE = "monolith", "backbone"
 _BESIDE = ("precision", "recall", "calls", "share gap")
 
 
-# Half an hour of one core for a seed. With the steps and images of `owners` it would be two hours, and the heads of
+# Half an hour of one core for a seed. With the usual steps and images it would be two hours, and the heads of
 # `reference` and `joint` weights are another.
 def alignment_scale(usual: Scale) -> Scale:
     """Adapters that read captions, and budgets to suit: of these there is no soup, and `ito` knows no guidance."""

@@ -7,15 +7,30 @@ one as large as all of theirs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from intarsia.composition import Result
 from intarsia.experiments.reproduce.bench import Bench, keys_of
 from intarsia.experiments.reproduce.figures import spread
 from intarsia.experiments.reproduce.plots import plot_bars
+from intarsia.experiments.reproduce.scale import Scale
 from intarsia.experiments.reproduce.splits import compared, monolith
 from intarsia.experiments.reproduce.study import Study, copied, measured
 from intarsia.experiments.reproduce.summary import distance_of, table, write_summary
+from intarsia.routers import GaussianSettings, HeadSettings, PrototypeSettings
+
+
+def owners_scale(usual: Scale) -> Scale:
+    """Half an hour of one core for a seed: the usual steps and images would take two, the heads a third."""
+    return replace(
+        usual,
+        steps=1200,
+        training=replace(usual.training, rows=32),
+        sampling=replace(usual.sampling, steps=20),
+        images=400,
+        routers=(GaussianSettings(), HeadSettings(steps=200), PrototypeSettings()),
+    )
 
 
 def owners(study: Study) -> None:

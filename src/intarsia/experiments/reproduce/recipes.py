@@ -23,7 +23,7 @@ from intarsia.experiments.reproduce.life import life, report_life
 from intarsia.experiments.reproduce.limit import limit, report_limit
 from intarsia.experiments.reproduce.membership import brief, membership, report_membership
 from intarsia.experiments.reproduce.memorization import memorization, report_memorization
-from intarsia.experiments.reproduce.owners import owners, report_owners
+from intarsia.experiments.reproduce.owners import owners, owners_scale, report_owners
 from intarsia.experiments.reproduce.privacy import privacy, private, report_privacy
 from intarsia.experiments.reproduce.prompts import prompts, prompts_scale, report_prompts
 from intarsia.experiments.reproduce.protection import protection, report_protection
@@ -124,6 +124,7 @@ RECIPES: Mapping[str, Recipe | Calculation[Any]] = MappingProxyType(
             report_owners,
             emoji="always",
             compares=True,
+            scaled=owners_scale,
         ),
         "alignment": Recipe(
             "Asked in words for what nobody was trained on: who draws it, one owner, all of them, or one model?",
