@@ -575,8 +575,12 @@ def test_privacy_of_captions_asks_in_words(tmp_path: Path, owned: World, tiny_te
     bench, page = run("privacy", tmp_path, captioned(owned), scale)
     assert all(0 <= row.figures["half"] <= 100 for row in bench.rows if "epsilon" in row.key)
     assert (tmp_path / "asked.txt").read_text() in page
-    backbone, trained = (bench.where(epsilon=epsilon)[0].figures for epsilon in ("backbone alone", "infinity"))
-    assert backbone != trained
+    told = ("backbone alone", "untrained", "infinity")
+    backbone, untrained, trained = (bench.where(epsilon=epsilon)[0].figures for epsilon in told)
+    assert backbone != untrained != trained != backbone
+    still = Compartment.load(tmp_path / "work/compartments/seed-0-untrained/owners-0")
+    begun = adapter.initial(captioned(owned).backbone.network, classes=0, seed=0)
+    assert all(torch.allclose(still.params[name], tensor, atol=1e-6) for name, tensor in begun.items())
     kept = Compartment.load(tmp_path / "work/compartments/seed-0-3/owners-0")
     assert kept.classes == {}
     assert kept.training["settings"]["privacy"]["epsilon"] == 3

@@ -3,8 +3,8 @@
 The paper's Figure 6 shows that private training draws worse images, and pays less heed to their captions. Here two
 sources are trained privately and not, with the same sample-gradients. Of digits each holds other classes, and what its
 compartment draws alone tells whether these are heeded; emoji are asked for by captions of concepts that nobody was
-trained on. Beside it stand the backbone by itself, what is drawn without any of the images, and an attack on the very
-trainings.
+trained on. Beside it stand the backbone by itself, what is drawn without any of the images, an adapter of captions as
+it begins, which reads them already, and an attack on the very trainings.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ from intarsia.routers import GaussianSettings
 
 EPSILONS: Mapping[str, float] = MappingProxyType({"1": 1.0, "3": 3.0, "8": 8.0})
 DELTA = 1e-5
-NOTHING, NEVER = "backbone alone", "infinity"
+NOTHING, UNTRAINED, NEVER = "backbone alone", "untrained", "infinity"
 REAL, SILENT = "real", "no noise"
 DRAWS, CLIP, TOGETHER = 1, 0.05, 64  # TOGETHER: images that run through the network at once
+STILL = 1e-12  # a learning rate that moves nothing
 CANARIES, AUDITED = 200, 4  # images, and steps that they are trained for
 ASKED = "asked.txt"
 _SHOWN, _ENLARGED, _SIDE = 12, 6, 96  # images, and how much larger small ones are made, to this many pixels a side
@@ -74,6 +75,8 @@ def privacy(study: Study) -> None:
     study.bench.cell({"seed": "-", "epsilon": REAL}, lambda: {**yardstick.floor(), **heed.real()})
     for seed in study.scale.seeds:
         study.bench.cell({"seed": seed, "epsilon": NOTHING}, partial(_public, study, heed, seed))
+        if study.world.captioned:
+            study.bench.cell({"seed": seed, "epsilon": UNTRAINED}, partial(_untrained, study, heed, seed))
         for epsilon in (*EPSILONS, NEVER):
             study.bench.cell({"seed": seed, "epsilon": epsilon}, partial(_trained, study, heed, seed, epsilon))
         for epsilon in (*EPSILONS, SILENT):
@@ -102,6 +105,16 @@ def _public(study: Study, heed: Heed, seed: int) -> Mapping[str, float]:
     """What the backbone draws by itself, asked for the captions if there are any."""
     result = study.base(seed)
     _keep(study, seed, NOTHING, result)
+    return _judged(study, heed, result, lambda name: result.images)
+
+
+def _untrained(study: Study, heed: Heed, seed: int) -> Mapping[str, float]:
+    """What an adapter draws that has seen no image; all sources begin with the same."""
+    settings = replace(study.scale.trained(1, SOURCES, seed=seed), steps=1, rows=1, lr=STILL)
+    first = heed.sources[0]
+    team = study.team(f"seed-{seed}-{UNTRAINED}", [first], settings, ())
+    result = study.draw(team, [first.name], "ancestral", seed)
+    _keep(study, seed, UNTRAINED, result)
     return _judged(study, heed, result, lambda name: result.images)
 
 
@@ -143,11 +156,12 @@ def report_privacy(bench: Bench, asks: str) -> Path:
     told = list(dict.fromkeys(name for row in drawn for name in row.figures))
     heeded = [name for name in told if name not in (figure, *_QUALITY, _NOISE)]
     shown = [name for name in (figure, *_QUALITY, *heeded, _NOISE) if name in told]
+    order = [e for e in (REAL, NOTHING, UNTRAINED, *EPSILONS, NEVER) if e in keys_of(drawn, "epsilon")]
     table = []
-    for epsilon in keys_of(drawn, "epsilon"):
+    for epsilon in order:
         rows = bench.where(epsilon=epsilon)
         table.append([epsilon, *(text_of(rows, name) for name in shown)])
-    places = [epsilon for epsilon in keys_of(drawn, "epsilon") if epsilon != REAL]
+    places = [epsilon for epsilon in order if epsilon != REAL]
     plot(bench.out / "privacy.png", [_panel(bench, places, name) for name in (figure, *heeded)])
     parts = [
         asks + "\n",
