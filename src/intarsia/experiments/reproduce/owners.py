@@ -22,14 +22,14 @@ from intarsia.routers import GaussianSettings, HeadSettings, PrototypeSettings
 
 
 def owners_scale(usual: Scale) -> Scale:
-    """Half an hour of one core for a seed: the usual steps and images would take two, the heads a third."""
+    """Half an hour of one core for a seed: the usual steps and images would take three, the heads another."""
     return replace(
         usual,
-        steps=1200,
+        steps=960,
         training=replace(usual.training, rows=32),
         sampling=replace(usual.sampling, steps=20),
-        images=400,
-        routers=(GaussianSettings(), HeadSettings(steps=200), PrototypeSettings()),
+        images=256,
+        routers=(GaussianSettings(), HeadSettings(steps=150), PrototypeSettings()),
     )
 
 
