@@ -50,3 +50,12 @@ def test_rows_must_have_neighbours():
         density_coverage(features(5, 2), features(9, 2))
     with pytest.raises(InputError, match="one network only"):
         precision_recall(features(9, 2), torch.zeros(9, 3))
+
+
+@pytest.mark.parametrize("dim", [3, 92, 775, 998])
+def test_copies_of_one_picture_lie_in_balls_without_radius(dim: int):
+    """More copies of a picture than neighbours: rounding differs with the shapes that are multiplied."""
+    real = (10 + features(22, dim, "copied")).repeat(7, 1)
+    for fake in (real[:7], real[3:14], real.flip(0)):
+        assert precision_recall(fake, real)[0] == 1
+        assert density_coverage(fake, real)[0] == pytest.approx(7 / 5)

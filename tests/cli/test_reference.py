@@ -17,7 +17,8 @@ from intarsia.cli.doctor import EXTRAS
 from intarsia.cli.reference import commands, reference
 from intarsia.cli.train import READ_OFF
 from intarsia.compartments import ADAPTERS, TextPrompts, TrainSettings
-from intarsia.composition import ROUTINGS, SampleSettings, Threshold
+from intarsia.composition import ROUTINGS, SampleSettings
+from intarsia.composition.routing import USUAL_THRESHOLD
 from intarsia.diffusion import SAMPLERS, SPACINGS
 from intarsia.vault import PARTS, WEIGHTS
 from intarsia.vault.composing import SOUP
@@ -84,7 +85,7 @@ def test_defaults_that_are_told_in_words():
                 assert kind.name in help_text.partition(":")[0].split(", ")
                 assert f"{field.default:g} by default" in help_text
     assert option("pretrain", "keep_samples").default == KEPT
-    assert f"threshold:{Threshold().at:g}" in option("sample", "routing").help
+    assert f"threshold:{USUAL_THRESHOLD:g}" in option("sample", "routing").help
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from intarsia.composition import CompositeDenoiser, Exact, Full, SampleSettings, default_prior, find_switch, sample
-from intarsia.composition.analytic import step_divergence
+from intarsia.composition import (
+    CompositeDenoiser,
+    Exact,
+    Full,
+    Prior,
+    SampleSettings,
+    default_prior,
+    find_switch,
+    sample,
+)
+from intarsia.composition.analytic import PROBED, step_divergence
+from intarsia.composition.member import shares_of
 from intarsia.diffusion import ddim_transition, time_grid
 from intarsia.errors import SettingsError
 
@@ -69,6 +81,20 @@ def test_a_wrong_one_stays_within_the_budget() -> None:
         # 2 dimensions, moved by 0.2 each at every step down to the switch
         gained = SCHEDULE.log_snr(torch.stack([FINE[switch.below > FINE][0], FINE[0]])).exp()
         assert switch.nats == pytest.approx((gained[0] - gained[1]).item() * 2 * 0.2**2 / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("labels", [3, 32, 100])
+def test_probes_are_of_all_kinds_of_labels(labels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more labels than probes, those at the end as well."""
+    model, asked = composed(0.0), []
+    told = [f"{k:03d}" for k in range(labels)]
+    for member in model.members:
+        monkeypatch.setattr(member, "classes", dict.fromkeys(told, 1))
+        monkeypatch.setattr(member, "x0_hat", lambda x_t, t, some: asked.extend(some) or x_t)
+    find_switch(replace(model, weights=Prior(shares_of(model.members))), TIMES, budget=1e-9, labels=told)
+    met = sorted(map(int, set(asked)))
+    assert len(met) == min(labels, PROBED)
+    assert max(after - before for before, after in pairwise([-1, *met, labels])) <= -(-labels // PROBED) + 1
 
 
 def test_what_it_cannot_do_is_said() -> None:

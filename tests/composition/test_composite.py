@@ -144,6 +144,19 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
         assert torch.equal(exactly[9:12], fewer)
 
 
+@pytest.mark.parametrize("weights", ["exact", "uniform"])
+def test_an_image_does_not_depend_on_the_order_of_the_sources(weights: str) -> None:
+    """Lots and ties least of all."""
+    for routing in (kind() for kind in ROUTINGS.values()):
+        some = [*members((300, 100)), ExactMember("middle", mixture(0.0), 200)]
+        listed, turned = (composed(order, routing, weights) for order in (some, some[::-1]))
+        settings = SampleSettings(steps=8, seed=7)
+        mine, theirs = (sample(model, 12, settings, decode=lambda x: x) for model in (listed, turned))
+        torch.testing.assert_close(mine.images, theirs.images, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(mine.weights, theirs.weights.flip(2), rtol=1e-4, atol=1e-5)
+        assert mine.names == theirs.names[::-1] == ("left", "right", "middle")
+
+
 def test_labels_decide_who_may_take_part() -> None:
     some = members()
     some[0].classes, some[1].classes = {"cat": 60, "dog": 40}, {"dog": 20, "owl": 80}

@@ -61,6 +61,19 @@ def test_each_rule_keeps_what_it_says() -> None:
     assert Threshold(0.4)(w, prior, turn(2))[1].tolist() == [0.25] * 4, "with all below the threshold the largest stay"
 
 
+def test_the_usual_threshold_leaves_nobody_out_whom_nothing_speaks_against() -> None:
+    """Neither one of 200 equal sources nor a small one beside a large one."""
+    for prior in (torch.full((1, 200), 1 / 200), torch.tensor([[0.996, 0.004]])):
+        assert torch.equal(Threshold()(prior, prior, turn(1)), prior)
+        assert (Threshold(0.01)(prior, prior, turn(1)) == prior).all() == (len(prior[0]) == 200), "ties, or the largest"
+    nearly = torch.full((1, 200), 1 / 200).index_fill(1, torch.tensor([7]), 0.006)
+    assert Threshold(0.01)(nearly, nearly, turn(1)).count_nonzero() == 1, "what the number would do"
+    assert Threshold()(nearly, nearly, turn(1)).count_nonzero() == 200
+    usual = torch.tensor([[0.5, 0.3, 0.195, 0.005]])
+    even = torch.full_like(usual, 0.25)
+    assert torch.equal(Threshold()(usual, even, turn(1)), Threshold(0.01)(usual, even, turn(1)))
+
+
 def test_draws_follow_the_prior_and_stay_with_their_image() -> None:
     prior = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).expand(4000, 3)
     for rule in (Ancestral(), Random()):

@@ -51,7 +51,7 @@ def path_error(name: str, error: float, *, eta: float) -> float:
         *((OVERLAPPING.name, method) for method in RIGHT),
         (OVERLAPPING.name, Method("exact", "full", "heun")),
         (OVERLAPPING.name, Method("exact", "posterior")),
-        *((DISJOINT.name, Method("exact", routing)) for routing in ("full", "threshold", "posterior")),
+        *((DISJOINT.name, Method("exact", routing)) for routing in ("full", "threshold", "posterior", "sticky")),
         (DISJOINT.name, Method("diffusion_classifier:8", "full")),
     ],
     ids=str,

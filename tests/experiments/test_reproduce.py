@@ -78,6 +78,8 @@ def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
     for wrong in (Choice(images=0), Choice(counts=[1]), Choice(steps=0)):
         with pytest.raises(SettingsError, match="expected"):
             reproduce("splits", tmp_path, choice=wrong, on_phase=nobody, on_step=nobody)
+    with pytest.raises(SettingsError, match="images is 3, expected a whole number, at least 4"):
+        reproduce("curves", tmp_path, choice=Choice(images=3), on_phase=nobody, on_step=nobody)
     with pytest.raises(SettingsError, match="0 seeds"):
         reproduce("splits", tmp_path, seeds=0, on_phase=nobody, on_step=nobody)
 
@@ -117,6 +119,43 @@ def test_methods_without_their_part_are_refused_before_anything_is_trained(tmp_p
     assert not (tmp_path / "out").exists()
     scale = replace(DIGITS, methods=("joint", "reference", "naive"), routers=())
     assert scale.lacking == ("reference",)
+
+
+@pytest.mark.parametrize(
+    ("name", "choice", "said"),
+    [
+        (
+            "splits",
+            Choice(sampler="heun"),
+            "'ito' reads the fresh noise .* 'heun' adds none.* --methods 'gaussian,refer",
+        ),
+        ("splits", Choice(methods=["ito"], sampler="ddim"), "'ddim' adds none; leave it out$"),
+        ("owners", Choice(methods=["gaussian", "ito"]), "'ito' takes no guidance, which is 2 here"),
+        ("protection", Choice(sampler="dpmpp_2m_sde"), "protected"),
+    ],
+)
+def test_methods_that_could_not_draw_are_refused_before_anything_is_trained(
+    tmp_path: Path, name: str, choice: Choice, said: str
+) -> None:
+    inputs = Inputs(data=tmp_path) if name == "owners" else None
+    with pytest.raises(SettingsError, match=said):
+        reproduce(name, tmp_path / "out", inputs=inputs, choice=choice, on_phase=nobody, on_step=nobody)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SettingsError, match="'soup' averages weights, which 'prompts' adapters leave alone"):
+        replace(PAPER, methods=("soup", "naive")).check_methods()
+
+
+def test_folders_of_other_things_are_left_as_they_are(tmp_path: Path) -> None:
+    """A table ends in a README.md, which must be nobody else's."""
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(SettingsError, match=r"1 other thing such as README\.md; name a new folder"):
+        reproduce("exactness", tmp_path, on_phase=nobody, on_step=nobody)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    bench(tmp_path / "run", recipe="curves", sampling={"steps": 3, "sampler": "ddpm"})
+    with pytest.raises(SettingsError, match="keeps a run of 'curves', not of 'splits'"):
+        reproduce("splits", tmp_path / "run", on_phase=nobody, on_step=nobody)
+    with pytest.raises(SettingsError, match=r"other settings \(sampling.steps 3 there, 4 here\)"):
+        bench(tmp_path / "run", recipe="curves", sampling={"steps": 4, "sampler": "ddpm"})
 
 
 @pytest.mark.parametrize("images", [5_994, 8_144, 3_680, 3])  # those of CUB-200, Cars and Pets to train on

@@ -19,6 +19,7 @@ DENSITY_NEIGHBOURS = 5  # Naeem et al. 2020, section 3.3
 _LISTED = 64  # neighbours of a row; of so many, more than DENSITY_NEIGHBOURS fall into any random half
 _CELLS = 2**24  # distances held at once
 _TIES = 1 + 1e-9  # rounding must not decide whether a point on the edge of a ball is inside
+_SAME = 1e-12  # of the squared lengths: what rounding leaves of the squared distance of two equal rows
 
 
 # Kynkäänniemi et al. 2019, eq. 1 and 2.
@@ -138,9 +139,10 @@ def _radii(rows: Tensor, members: Tensor, neighbours: int) -> Tensor:
 
 
 def _squared(first: Tensor, second: Tensor) -> Tensor:
-    """Squared distances (N, M)."""
+    """Squared distances (N, M), 0 between equal rows: a ball around copies of one picture has no radius to spare."""
     lengths = first.square().sum(1)[:, None] + second.square().sum(1)
-    return lengths.addmm_(first, second.mT, alpha=-2).clamp_min_(0)
+    apart = lengths.addmm(first, second.mT, alpha=-2)
+    return apart.masked_fill_(apart <= lengths.mul_(_SAME), 0)
 
 
 def _checked(fake: Tensor, real: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:

@@ -66,7 +66,8 @@ def find_switch(
     Args:
         times: (steps + 1,) falling to 0.
         budget: nats per image.
-        labels: of the images that will be drawn; the probes take the different ones in turn.
+        labels: of the images that will be drawn; the probes take the different ones in turn, or as many of them as
+            there are probes, evenly spread.
 
     Raises:
         SettingsError: the members have no Gaussian parts, or the budget is no positive number.
@@ -79,7 +80,8 @@ def find_switch(
         raise SettingsError(f"an analytic start within {budget} nats: expected a positive number, such as 0.1")
     indices = [_FIRST + k for k in range(PROBED)]
     different = list(dict.fromkeys(labels or [None]))
-    asked = [different[k % len(different)] for k in range(PROBED)]
+    apart = max(1.0, len(different) / PROBED)
+    asked = [different[int(k * apart) % len(different)] for k in range(PROBED)]
     run = model.run(indices, seed=seed, labels=asked, guidance_scale=guidance_scale)
     noise = ImageNoise(seed, indices)
     x_t, spent, below = noise.initial(model.latent_shape), 0.0, 1.0

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -83,6 +84,18 @@ class CompositeDenoiser:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(member.name for member in self.members)
+
+    @cached_property
+    def _by_name(self) -> Tensor:
+        """Places of the members in the order of their names."""
+        return torch.tensor(sorted(range(len(self.members)), key=lambda place: self.members[place].name))
+
+    def realised(self, weights: Tensor, prior: Tensor, turn: Turn) -> Tensor:
+        """What the routing makes of weights (B, n); lots and ties do not depend on the order of the members."""
+        order = self._by_name
+        previous = None if turn.previous is None else turn.previous[:, order]
+        routed = self.routing(weights[:, order], prior[:, order], replace(turn, previous=previous))
+        return routed[:, order.argsort()]
 
     @property
     def weighs(self) -> bool:
@@ -313,7 +326,7 @@ class _Branch:
         weights = self._blind
         if self.model.weighs:
             weights = (self._log_prior + self.evidence(x_t, t, self.telling)).softmax(dim=1)
-        return self.model.routing(weights, self._blind, turn).to(x_t.dtype)
+        return self.model.realised(weights, self._blind, turn).to(x_t.dtype)
 
 
 # Ho and Salimans 2022, with 1 meaning no extra guidance

@@ -18,6 +18,8 @@ from intarsia.checks import check_number, check_whole
 from intarsia.diffusion import keyed_generator
 from intarsia.errors import SettingsError, UnknownName
 
+USUAL_THRESHOLD = 0.01
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -93,19 +95,25 @@ class TopK:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Members whose weight is below `at` do not run for that image; the rest is renormalised."""
+    """Members whose weight is below `at` do not run for that image; the rest is renormalised.
+
+    None is 0.01, but at most a third of a member's share: one of small share, or of more than a hundred, is not left
+    out before anything speaks against it.
+    """
 
     name: ClassVar[str] = "threshold"
     draws: ClassVar[bool] = False
     needs_weights: ClassVar[bool] = True
-    at: float = 0.01
+    at: float | None = None
 
     def __post_init__(self) -> None:
-        check_number("threshold", self.at, least=0, most=0.5)
+        if self.at is not None:
+            check_number("threshold", self.at, least=0, most=0.5)
 
     def __call__(self, weights: Tensor, prior: Tensor, turn: Turn) -> Tensor:
+        least = (prior / 3).clamp(max=USUAL_THRESHOLD) if self.at is None else self.at
         # With more than 1 / at members all could fall below; the largest always stays.
-        keep = (weights >= self.at) | (weights == weights.amax(dim=1, keepdim=True))
+        keep = (weights >= least) | (weights == weights.amax(dim=1, keepdim=True))
         if bool(keep.all()):
             return weights
         kept = torch.where(keep, weights, 0.0)

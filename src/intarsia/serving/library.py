@@ -42,7 +42,8 @@ class Library:
         Raises:
             As `Vault.compose`.
         """
-        key = (principal, tuple(sorted(names or ())), weights, routing, precision)
+        names = None if names is None else sorted(names)  # whoever asks first decides on no rounding of the others
+        key = (principal, tuple(names or ()), weights, routing, precision)
         with self._lock:
             kept = self._kept.get(key) if names else None
         if kept is not None:

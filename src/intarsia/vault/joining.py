@@ -115,7 +115,7 @@ class VaultJoiner(VaultReader):
             weights: `gaussian`, `uniform`, `prior`, or another of `composing.WEIGHTS`. `joint` is fitted when asked
                 for, on the images of the named sources together, and is not isolated; it is kept nowhere. `ito` needs
                 `full` routing. `soup` averages the networks in place of composing them.
-            routing: `full`, `top_k:2`, `threshold:0.05`, `ancestral`, `random`, `posterior`.
+            routing: `full`, `top_k:2`, `threshold:0.05`, `ancestral`, `random`, `posterior`, `sticky:0.001`.
             operator: `mixture`, or `protected`: images that no source explains alone (docs/protection.md). An
                 `Operator` sets its particles and a limit, `cp_k`.
             prior: one positive number per source; None takes the numbers of samples. Of the protected operator they are

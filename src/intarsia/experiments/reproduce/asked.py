@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.audit import Alignment, QuestionAlignment, load_answerer, load_clip
+from intarsia.audit.neighbourhoods import PRECISION_NEIGHBOURS
+from intarsia.checks import check_whole
 from intarsia.errors import SettingsError
 from intarsia.experiments.reproduce.recipes import Calculation, Recipe
 from intarsia.experiments.reproduce.scale import Scale
@@ -62,11 +64,13 @@ class Choice:
     sampler: str | None = None
 
     def check(self, name: str, recipe: Recipe | Calculation[Any]) -> None:
-        """Refuse what this recipe would ignore."""
+        """Refuse what this recipe would ignore, and images too few to be measured."""
         if self.methods and not (isinstance(recipe, Recipe) and recipe.compares):
             raise SettingsError(f"'{name}' has methods of its own; leave {', '.join(self.methods)} out")
         if self.counts and not (isinstance(recipe, Recipe) and recipe.counted):
             raise SettingsError(f"'{name}' has numbers of sources of its own; leave {self.counts[0]} out")
+        if self.images is not None:
+            check_whole("images", self.images, least=PRECISION_NEIGHBOURS + 1)
         drawing = {"images": self.images, "steps": self.steps, "sampler": self.sampler}
         given = [f"--{option} {value}" for option, value in drawing.items() if value is not None]
         if given and isinstance(recipe, Calculation):

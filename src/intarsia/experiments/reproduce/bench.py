@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from intarsia.errors import CorruptError, SettingsError
+from intarsia.errors import CorruptError, SettingsError, counted
 from intarsia.files import disk_errors, read_json, write_atomic, write_json
 
 SETTINGS, RESULTS, SUMMARY, WORK = "settings.json", "results.csv", "README.md", "work"
@@ -43,7 +43,7 @@ class Bench:
         settings: JSON-able; everything that the figures depend on but the cells' keys.
 
     Raises:
-        SettingsError: the folder keeps a run with other settings.
+        SettingsError: the folder keeps a run with other settings, or other things.
         CorruptError: what it keeps cannot be read.
     """
 
@@ -54,6 +54,7 @@ class Bench:
     rows: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        check_place(self.out)
         with disk_errors(self.out):
             (self.out / WORK).mkdir(parents=True, exist_ok=True)
         path = self.out / SETTINGS
@@ -116,11 +117,44 @@ class Bench:
         return rows
 
     def _check(self, found: Mapping[str, Any]) -> None:
-        wanted = dict(self.settings)
-        differing = [name for name in sorted(found.keys() | wanted) if found.get(name) != wanted.get(name)]
+        found, wanted = _flat(found), _flat(self.settings)
+        differing = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
         if differing:
             shown = ", ".join(f"{name} {found.get(name)!r} there, {wanted.get(name)!r} here" for name in differing)
             raise SettingsError(f"{self.out} keeps a run with other settings ({shown}); name another folder with --out")
+
+
+def check_place(out: Path, recipe: str | None = None) -> None:
+    """Refuse a folder in which a table would overwrite what is none of its own.
+
+    Args:
+        recipe: the table's, where that is known already.
+
+    Raises:
+        SettingsError: the folder holds other things, or a run of another recipe.
+        CorruptError: the settings that it keeps cannot be read.
+    """
+    if not out.is_dir():
+        return
+    if (out / SETTINGS).is_file():
+        kept = read_json(out / SETTINGS).get("recipe")
+        if recipe not in (None, kept):
+            raise SettingsError(f"{out} keeps a run of '{kept}', not of '{recipe}'; name another folder with --out")
+        return
+    others = sorted(path.name for path in out.iterdir() if path.name != WORK and not path.name.startswith("."))
+    if others:
+        raise SettingsError(
+            f"{out} keeps no run of reproduce, but {counted(len(others), 'other thing')} such as {others[0]}; "
+            "name a new folder with --out"
+        )
+
+
+def _flat(settings: Mapping[str, Any], within: str = "") -> dict[str, Any]:
+    """Settings within settings by their whole names, such as `sampling.steps`."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{within}{name}.") if isinstance(value, Mapping) else {f"{within}{name}": value}
+    return flat
 
 
 def keys_of(rows: Sequence[Row], name: str) -> list[str]:

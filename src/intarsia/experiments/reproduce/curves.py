@@ -88,7 +88,7 @@ def report_curves(bench: Bench, asks: str) -> Path:
         curve_of(method, bench.where(method=method), "sources", figure)
         for method in (COMPOSED, ANCESTRAL, RETRAINED, REAL)
     ]
-    plot(bench.out / "curves.png", [Panel(curves=drawn, x="sources left", y=figure)])
+    plot(bench.out / "curves.png", [Panel(curves=drawn, x="number of sources left", y=figure)])
     parts = [
         asks + "\n",
         markdown([*columns, "composed / retrained", "composed / with one source more"], lines),

@@ -117,7 +117,7 @@ def report_domains(bench: Bench, asks: str) -> Path:
         distances = [text_of(rows, figure) for rows in (ours, naive, ancestral)]
         ratio = "" if against is None else against.text()
         lines.append([name, *distances, ratio, *(text_of(ours, f) for f in ("settled at t", "never settled", "calls"))])
-        panels.append(Panel(curves=_curves(bench, name), x="t", y="weight", title=name, backwards=True, top=1.02))
+        panels.append(_panel(bench, name))
     plot(bench.out / "weights.png", panels)
     columns = ["sources", *(f"{figure}, {method}" for method in COMPARED), "naive / gaussian"]
     parts = [
@@ -127,6 +127,11 @@ def report_domains(bench: Bench, asks: str) -> Path:
         "![mean sorted weights over time](weights.png)\n",
     ]
     return write_summary(bench, "domains", parts)
+
+
+def _panel(bench: Bench, name: str) -> Panel:
+    x, y = "t, from noise to the image", "mean weight"
+    return Panel(curves=_curves(bench, name), x=x, y=y, title=name, backwards=True, top=1.02)
 
 
 def _curves(bench: Bench, name: str) -> list[Curve]:

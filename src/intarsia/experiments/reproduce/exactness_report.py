@@ -115,8 +115,8 @@ def _weight_panels(bench: Bench) -> list[Panel]:
     return [
         Panel(
             curves=[curve(name, _of(rows, world)) for name, rows in groups.items() if name in PLOTTED],
-            x="t",
-            y="error",
+            x="t, from noise to the image",
+            y="total variation from w(x_t, t)",
             title=world,
             backwards=True,
         )
@@ -137,8 +137,9 @@ def _draw_panels(bench: Bench) -> list[Panel]:
             curves = [*(_along(COMPARED[name], groups[name], some) for name in COMPARED if name in groups), floor]
             # An interval of a few seeds may reach beyond what a total variation can be.
             top = 1.1 * max(each.mean for curve in curves for each in curve.spreads)
+            told = f"{kind}, {title}"
             panels.append(
-                Panel(curves=curves, x="dimensions", y="wrong masses", title=f"{kind}, {title}", log=True, top=top)
+                Panel(curves=curves, x="dimensions", y="share in the wrong modes", title=told, log=True, top=top)
             )
     return panels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +15,13 @@ from intarsia.experiments.reproduce.figures import Spread, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _MARKED = 10  # points of a curve that are still shown one by one
 _ABREAST = 3  # frames of stacked areas
 HATCHES = ("", "//", "..", "xx")  # tell areas apart where colours come again
-_FEW = 5  # curves that are named inside the frame
 _NAMES = 0.8  # inches for names below the frames
-_APART = 0.02  # of a doubling, between the whiskers of curves at the same place
+_APART = 0.01  # of the axis, between the whiskers of curves at the same place
+_DRAWN = (("-", "o"), ("--", "s"), (":", "^"))  # lines and marks, one after the other as colours come again
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Panel:
 
 
 def plot(path: Path, panels: Sequence[Panel]) -> None:
-    """A PNG of panels side by side, two in a row where there are four; the first names the curves.
+    """A PNG of panels side by side, two in a row where there are four; curves are named beside them, as in the first.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -86,19 +86,20 @@ def plot(path: Path, panels: Sequence[Panel]) -> None:
     for number, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, columns, number)
         _fill(axes, panel)
-        if number == 1:
-            _name(figure, axes)
+        if number == 1:  # beside the frames: within one, names hide whiskers
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
     figure.savefig(path, metadata={"Software": None})
 
 
 def _fill(axes: Axes, panel: Panel) -> None:
     from matplotlib.ticker import NullLocator
 
-    for number, curve in enumerate(_side_by_side(panel.curves) if panel.log else panel.curves):
-        _draw(axes, curve, COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--")
+    places = sorted({place for curve in panel.curves for place in curve.places})
+    for number, curve in enumerate(_side_by_side(panel.curves, places, log=panel.log)):
+        line, mark = _DRAWN[number // len(COLOURS) % len(_DRAWN)]
+        _draw(axes, curve, COLOURS[number % len(COLOURS)], line, mark)
     if panel.log:
         axes.set_xscale("log", base=2)
-        places = sorted({place for curve in panel.curves for place in curve.places})
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticks(places, [f"{place:g}" for place in places])
     if panel.ticks:
@@ -117,13 +118,19 @@ def _fill(axes: Axes, panel: Panel) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _side_by_side(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves, moved a little on an axis of doublings, so that no whisker hides another."""
+def _side_by_side(curves: Sequence[Curve], places: Sequence[float], *, log: bool) -> list[Curve]:
+    """The curves, moved a little along the axis of these places, so that no whisker hides another; bands stay."""
+    if not 0 < len(places) <= _MARKED:
+        return list(curves)
     middle = (len(curves) - 1) / 2
-    moved = [2 ** (_APART * (number - middle)) for number in range(len(curves))]
+    span = (math.log(places[-1] / places[0]) if log else places[-1] - places[0]) or 1.0
+
+    def moved(place: float, number: int) -> float:
+        by = _APART * span * (number - middle)
+        return place * math.exp(by) if log else place + by
+
     return [
-        replace(curve, places=[place * factor for place in curve.places])
-        for curve, factor in zip(curves, moved, strict=True)
+        replace(curve, places=[moved(place, number) for place in curve.places]) for number, curve in enumerate(curves)
     ]
 
 
@@ -141,7 +148,7 @@ def _plain_numbers(axes: Axes) -> None:
         set_formatter(Plain(minor_thresholds=(2, 0.6)))
 
 
-def _draw(axes: Axes, curve: Curve, colour: str, line: str) -> None:
+def _draw(axes: Axes, curve: Curve, colour: str, line: str, mark: str) -> None:
     """A curve with its intervals: as whiskers where points are few, as a band where they are many."""
     means = [s.mean for s in curve.spreads]
     known = all(s.count > 1 for s in curve.spreads)
@@ -151,18 +158,9 @@ def _draw(axes: Axes, curve: Curve, colour: str, line: str) -> None:
         if known:
             axes.fill_between(curve.places, low, high, color=colour, alpha=0.15, linewidth=0)
         return
-    axes.plot(curve.places, means, line, marker="o", markersize=4, color=colour, label=curve.name)
+    axes.plot(curve.places, means, line, marker=mark, markersize=4, color=colour, label=curve.name)
     if known:
         axes.vlines(curve.places, low, high, color=colour, alpha=0.5, linewidth=1)
-
-
-def _name(figure: Figure, axes: Axes) -> None:
-    """A legend: inside, or beside the frames where the names would hide the curves."""
-    handles, names = axes.get_legend_handles_labels()
-    if len(names) > _FEW:
-        figure.legend(handles, names, loc="outside right upper", fontsize=8, frameon=False)
-    else:
-        axes.legend(fontsize=8, frameon=False)
 
 
 Rows = Sequence[Sequence[float]]

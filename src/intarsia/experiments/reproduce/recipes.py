@@ -42,7 +42,7 @@ class Recipe:
     whether images are drawn for the classes of a folder at `--scale paper`; `scaled`: what it makes of usual budgets;
     `aligned`: whether images are judged against their captions; `pictured`: whether at `--scale paper` it is of
     pictures with captions; `counted`: whether `--counts` says among how many sources; `draws`: whether images are drawn
-    at all; `hands_out`: whether an engine may train its compartments.
+    at all; `hands_out`: whether an engine may train its compartments; `protects`: whether the protected operator draws.
     """
 
     asks: str
@@ -57,6 +57,7 @@ class Recipe:
     counted: bool = False
     draws: bool = True
     hands_out: bool = True
+    protects: bool = False
 
 
 class Told(Protocol):
@@ -179,12 +180,14 @@ RECIPES: Mapping[str, Recipe | Calculation[Any]] = MappingProxyType(
             protection,
             report_protection,
             scaled=few,
+            protects=True,
         ),
         "memorization": Recipe(
             "Pictures that one of two sources holds many times over: which rule of composition copies them?",
             memorization,
             report_memorization,
             scaled=few,
+            protects=True,
         ),
         "membership": Recipe(
             "Who can tell what was trained on, before and after forgetting? How soon does it come back?",

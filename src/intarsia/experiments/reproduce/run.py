@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from intarsia.audit.clip import Clip
+from intarsia.composition.protected import check_settings
 from intarsia.errors import SettingsError, UnknownName
 from intarsia.experiments.reproduce.aesthetic import SCORE, aesthetic_world
 from intarsia.experiments.reproduce.asked import Choice, Inputs
-from intarsia.experiments.reproduce.bench import Bench, OnPhase, OnStep
+from intarsia.experiments.reproduce.bench import Bench, OnPhase, OnStep, check_place
 from intarsia.experiments.reproduce.recipes import RECIPES, Calculation, Recipe
 from intarsia.experiments.reproduce.scale import CLIP, DIGITS, EMOJI, PAPER, PAPER_CLASSES, PAPER_TEXT, Scale
 from intarsia.experiments.reproduce.study import Study
@@ -59,6 +60,7 @@ def reproduce(
         )
     recipe, inputs, choice = RECIPES[name], inputs or Inputs(), choice or Choice()
     choice.check(name, recipe)
+    check_place(out, name)
     if isinstance(recipe, Calculation):
         _check_unused(name, scale, inputs)
         return calculate(name, recipe, out, range(seeds), on_phase, on_step)
@@ -71,6 +73,10 @@ def reproduce(
             f"'{name}' fits no router part for the method '{chosen.lacking[0]}'; leave it out "
             f"(usual here: {', '.join(usual.methods)})"
         )
+    if recipe.compares:
+        chosen.check_methods()
+    if recipe.protects:
+        check_settings(chosen.sampling)
     on_phase("prepare the data and the judge")
     world = make_world()
     bounds = budget(chosen.over(len(world.images)))

@@ -11,6 +11,7 @@ from typing import Any
 from intarsia.checks import check_whole
 from intarsia.compartments import DeepPrompts, FullCopy, Lora, TextPrompts, TrainSettings
 from intarsia.composition import SampleSettings
+from intarsia.diffusion import SAMPLERS
 from intarsia.errors import SettingsError, UnknownName
 from intarsia.routers import GaussianSettings, HeadSettings, PrototypeSettings
 from intarsia.vault.parts import PartSettings
@@ -99,6 +100,30 @@ class Scale:
         needed = {method: _PARTS.get(METHODS[method][0]) for method in self.methods if method in METHODS}
         fitted = {type(settings) for settings in self.routers}
         return tuple(method for method, part in needed.items() if part is not None and part not in fitted)
+
+    def check_methods(self) -> None:
+        """Refuse a method that these settings rule out, before anything is trained for it.
+
+        Raises:
+            SettingsError: there is one.
+        """
+        sampling = self.sampling
+        noisy = SAMPLERS[sampling.sampler].stochastic or sampling.eta > 0
+        averaged = isinstance(self.training.adapter, Lora | FullCopy)
+        reasons = {
+            "ito": None if noisy else f"reads the fresh noise of every step, and '{sampling.sampler}' adds none",
+            "soup": None
+            if averaged
+            else f"averages weights, which '{self.training.adapter.name}' adapters leave alone",
+        }
+        if sampling.guidance_scale != 1:
+            reasons["ito"] = f"takes no guidance, which is {sampling.guidance_scale:g} here"
+        for method in self.methods:
+            if (reason := reasons.get(method)) is not None:
+                others = ",".join(each for each in self.methods if each != method)
+                raise SettingsError(
+                    f"the method '{method}' {reason}; leave it out{f': --methods {others!r}' * bool(others)}"
+                )
 
     def over(self, images: int) -> Scale:
         """The scale for so many training images: `epochs` passes, in steps that 2, 4 and 8 sources share out evenly."""

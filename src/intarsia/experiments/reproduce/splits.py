@@ -13,11 +13,11 @@ from intarsia.composition import Result
 from intarsia.data import Source
 from intarsia.experiments.reproduce.bench import Bench, Row, keys_of
 from intarsia.experiments.reproduce.figures import spread
-from intarsia.experiments.reproduce.plots import Curve, Panel, curve_of, plot
+from intarsia.experiments.reproduce.plots import Curve, Panel, curve_of, plot, plot_bars
 from intarsia.experiments.reproduce.scale import SINGLE, larger
 from intarsia.experiments.reproduce.study import Study, measured
 from intarsia.experiments.reproduce.summary import distance_of, table, write_summary
-from intarsia.experiments.reproduce.world import at_random, by_class
+from intarsia.experiments.reproduce.world import at_random, by_class, check_classes
 
 KINDS = {"class": "by class", "random": "at random"}
 
@@ -28,6 +28,8 @@ Judge = Callable[[Result], Mapping[str, float]]
 def splits(study: Study) -> None:
     """Fill the table."""
     images, yardstick = study.world.images, study.world.yardstick()
+    for count in study.scale.counts:
+        check_classes(images, count)
 
     def judge(result: Result) -> Mapping[str, float]:
         return measured(result, yardstick)
@@ -81,10 +83,23 @@ def report_splits(bench: Bench, asks: str) -> Path:
     parts = [asks + "\n", table(bench.where(split="-"), "method", quality, base)]
     for kind in keys_of(bench.rows, "split")[1:]:
         parts += tables_of(bench, kind, KINDS[kind], quality, base)
-        panel = Panel(curves=curves_of(bench, kind, figure), x="sources", y=figure, log=True, log_y=True)
-        plot(bench.out / f"{kind}.png", [panel])
-        parts.append(f"![{figure} against the number of sources {KINDS[kind]}]({kind}.png)\n")
+        parts.append(_picture(bench, kind, figure))
     return write_summary(bench, "splits", parts)
+
+
+def _picture(bench: Bench, kind: str, figure: str) -> str:
+    """A plot of the distance against the number of sources, or of every method's where there is but one number."""
+    path = bench.out / f"{kind}.png"
+    if len(keys_of(bench.where(split=kind), "sources")) > 1:
+        panel = Panel(curves=curves_of(bench, kind, figure), x="number of sources", y=figure, log=True, log_y=True)
+        plot(path, [panel])
+        return f"![{figure} against the number of sources {KINDS[kind]}]({path.name})\n"
+    shown = [*bench.where(split="-", sources=1), *bench.where(split=kind)]
+    found = {
+        name: [row.figures[figure] for row in shown if row.key["method"] == name] for name in keys_of(shown, "method")
+    }
+    plot_bars(path, list(found), [spread(values) for values in found.values()], x=figure)
+    return f"![{figure} of every method, sources {KINDS[kind]}]({path.name})\n"
 
 
 def tables_of(bench: Bench, kind: str, told: str, quality: Sequence[str], base: Sequence[Row]) -> list[str]:

@@ -61,6 +61,7 @@ def _domain(study: Study, domain: str, sources: Sequence[Source], seed: int) -> 
 def report_start(bench: Bench, asks: str) -> Path:
     """A table per kind of sources, and a plot of distance and calls against the budget."""
     figure = distance_of(bench)
+    shown = {figure: figure, "calls": "network calls per image"}
     parts = [
         asks + "\n",
         "`nats` bounds the divergence that the start may bring, per image; 0 is no analytic start. `calls` are network "
@@ -73,7 +74,7 @@ def report_start(bench: Bench, asks: str) -> Path:
             for nats in keys_of(bench.where(domain=domain, method=method), "nats")
         ]
         columns = ["method", "nats", figure, "ratio to 0 nats", "KID", "calls", BELOW, "share gap"]
-        plot(bench.out / f"{slug(domain)}.png", [_panel(bench, domain, y) for y in (figure, "calls")])
+        plot(bench.out / f"{slug(domain)}.png", [_panel(bench, domain, y, told) for y, told in shown.items()])
         parts += [f"## Sources {domain}\n", markdown(columns, lines)]
         parts.append(f"![{figure} and calls against the budget]({slug(domain)}.png)\n")
     return write_summary(bench, "start", parts)
@@ -86,12 +87,11 @@ def _line(bench: Bench, domain: str, method: str, nats: str, figure: str) -> lis
     return [method, nats, text_of(rows, figure), "" if against is None else against.text(), *shown]
 
 
-def _panel(bench: Bench, domain: str, y: str) -> Panel:
-    """One curve per method, and the plain model's level."""
+def _panel(bench: Bench, domain: str, y: str, told: str) -> Panel:
+    """One curve per method, and the plain model's level; `told` says what `y` is."""
     plain = spread([row.figures[y] for row in bench.where(domain=domain, method=PLAIN)])
     budgets = [float(nats) for nats in NATS[1:]]
     started = {m: [row for row in bench.where(domain=domain, method=m) if row.key["nats"] != OFF] for m in METHODS}
     curves = [curve_of(method, rows, "nats", y) for method, rows in started.items()]
-    return Panel(
-        curves=[*curves, Curve("one source per image", budgets, [plain] * len(budgets))], x="nats", y=y, log=True
-    )
+    level = Curve("one source per image", budgets, [plain] * len(budgets))
+    return Panel(curves=[*curves, level], x="nats per image that may be lost", y=told, log=True)

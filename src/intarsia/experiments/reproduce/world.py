@@ -165,11 +165,20 @@ def by_class(images: Source, count: int) -> list[Source]:
     Raises:
         InputError: fewer labels than that.
     """
+    check_classes(images, count)
     labels = images.labels
-    if len(labels) < count:
-        raise InputError(f"{len(labels)} classes cannot be shared out among {count} sources; give images of more")
     group = {label: place * count // len(labels) for place, label in enumerate(labels)}
     return shared_out(images, "class", count, lambda sample: group[sample.label or ""])
+
+
+def check_classes(images: Source, count: int) -> None:
+    """Refuse to share out fewer labels than there are to be sources.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    if len(images.labels) < count:
+        raise InputError(f"{len(images.labels)} classes cannot be shared out among {count} sources; take fewer sources")
 
 
 def at_random(images: Source, count: int, *, seed: int) -> list[Source]:
