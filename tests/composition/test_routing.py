@@ -108,8 +108,12 @@ def test_names() -> None:
     assert {routing_from(name).name for name in ROUTINGS} == set(ROUTINGS)
     with pytest.raises(UnknownName, match="did you mean 'threshold'"):
         routing_from("treshold")
-    with pytest.raises(SettingsError, match="'x' is not a number"):
-        routing_from("top_k:x")
+    for wrong, said in (("top_k:1.5", "'1.5' is not a whole number"), ("threshold:x", "'x' is not a number")):
+        with pytest.raises(SettingsError, match=said):
+            routing_from(wrong)
+    for empty in ("top_k:", "threshold:", "sticky:", "full:"):  # an empty variable of a shell
+        with pytest.raises(SettingsError):
+            routing_from(empty)
     with pytest.raises(SettingsError, match="takes no number"):
         routing_from("full:2")
     with pytest.raises(SettingsError, match="k of top_k is 0, expected a whole number, at least 1"):

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from intarsia.composition import ROUTINGS
 from intarsia.errors import SettingsError
 from intarsia.experiments.reproduce import Choice, Inputs, reproduce
 from intarsia.experiments.reproduce.cast import Cast
-from intarsia.experiments.reproduce.exactness import RIGHT, SCORES, Budget
+from intarsia.experiments.reproduce.exactness import METHODS, PERTURBED, RIGHT, SCORES, Budget
 from intarsia.experiments.reproduce.known import SCHEDULE, KnownMember, known_worlds, mean_variance
 from intarsia.experiments.reproduce.recipes import RECIPES, Calculation
 from intarsia.experiments.reproduce.run import calculate
@@ -147,6 +148,14 @@ def test_the_table_in_the_docs_is_this_one() -> None:
     """Its settings are ours, and its cells are found again."""
     kept, budget = Path(__file__).parents[2] / "docs" / "results" / "exactness", Budget()
     assert read_json(kept / "settings.json") == {"recipe": "exactness", **budget.settings()}
+    for scores, methods in (("exact", METHODS), ("perturbed", PERTURBED)):
+        with (kept / "results.csv").open(encoding="utf-8", newline="") as lines:
+            drawn_by = [row for row in csv.DictReader(lines) if (row["table"], row["scores"]) == ("draws", scores)]
+        assert {tuple(method.key.values()) for method in methods} == {
+            (row["weights"], row["routing"], row["sampler"]) for row in drawn_by
+        }
+        assert len(drawn_by) == 3 * len(WORLDS) * len(methods)
+    assert {method.routing for method in METHODS} == {*ROUTINGS, "top_k:1", "top_k:2"} - {"top_k"}
     cast, method = Cast(OVERLAPPING, 0.1, 2), Method("exact", "full")
     key = {"seed": "2", "world": OVERLAPPING.name, "scores": "perturbed", "table": "draws", **method.key}
     with (kept / "results.csv").open(encoding="utf-8", newline="") as lines:

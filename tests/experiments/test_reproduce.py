@@ -11,9 +11,11 @@ import pytest
 from intarsia.compartments import DeepPrompts, FullCopy, Lora, TrainSettings
 from intarsia.errors import CorruptError, SettingsError, UnknownName
 from intarsia.experiments.reproduce import RECIPES, Choice, Inputs, reproduce
+from intarsia.experiments.reproduce.alignment import alignment_scale
 from intarsia.experiments.reproduce.bench import Bench
 from intarsia.experiments.reproduce.figures import ratio, spread
-from intarsia.experiments.reproduce.scale import DIGITS, METHODS, PAPER, PAPER_CLASSES, larger
+from intarsia.experiments.reproduce.owners import owners_scale
+from intarsia.experiments.reproduce.scale import DIGITS, EMOJI, METHODS, PAPER, PAPER_CLASSES, PAPER_TEXT, larger
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +145,8 @@ def test_methods_that_could_not_draw_are_refused_before_anything_is_trained(
     assert not (tmp_path / "out").exists()
     with pytest.raises(SettingsError, match="'soup' averages weights, which 'prompts' adapters leave alone"):
         replace(PAPER, methods=("soup", "naive")).check_methods()
+    for usual in (DIGITS, PAPER, PAPER_CLASSES, PAPER_TEXT, owners_scale(EMOJI), alignment_scale(EMOJI)):
+        usual.check_methods()
 
 
 def test_folders_of_other_things_are_left_as_they_are(tmp_path: Path) -> None:

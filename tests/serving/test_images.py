@@ -175,7 +175,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "a misspelt option": ({"guidance": 2}, 422, "guidance"),
     "a number as text": ({"n": "2"}, 422, "n"),
     "weights that are fitted": ({"weights": "joint"}, 400, "unknown weights 'joint'"),
-    "a routing that is none": ({"routing": "top_k:none"}, 400, "'none' is not a number"),
+    "a routing that is none": ({"routing": "top_k:none"}, 400, "'none' is not a whole number"),
     "guidance without a label": ({"guidance_scale": 2.0}, 400, "needs a label"),
     "an unknown sampler": ({"sampler": "euler"}, 400, "unknown sampler 'euler'"),
     "a seed out of range": ({"seed": -1}, 422, "seed"),

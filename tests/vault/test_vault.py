@@ -130,6 +130,13 @@ def test_one_member_is_the_compartment_itself(pair: Vault) -> None:
     assert torch.equal(alone.images, both.sample(3, seed=5, steps=3).images)
 
 
+def test_one_source_alone_needs_no_router_part(vault: Vault) -> None:
+    grown(vault, "oak", "elm", train=False).train(["oak", "elm"], quick(), routers=[])
+    assert len(vault.compose("oak", precision="float32").sample(1, steps=1).images) == 1
+    with pytest.raises(IncompatibleError, match="no router part 'gaussian'"):
+        vault.compose(precision="float32")
+
+
 def test_prior_weights_and_routing_are_passed_on(pair: Vault) -> None:
     model = pair.compose(prior={"oak": 3, "elm": 1}, weights="uniform", routing=Ancestral(), precision="float32").model
     assert model.prior.tolist() == [0.25, 0.75]

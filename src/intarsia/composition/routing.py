@@ -208,10 +208,10 @@ def routing_from(text: str) -> AnyRouting:
         UnknownName: no such routing.
         SettingsError: a number that it does not take or cannot be.
     """
-    name, _, value = text.partition(":")
+    name, colon, value = text.partition(":")
     if name not in ROUTINGS:
         raise UnknownName("routing", name, ROUTINGS)
-    if not value:
+    if not colon:
         return ROUTINGS[name]()
     try:
         if name == "top_k":
@@ -221,5 +221,6 @@ def routing_from(text: str) -> AnyRouting:
         if name == "sticky":
             return Sticky(float(value))
     except ValueError as error:
-        raise SettingsError(f"routing '{text}': '{value}' is not a number") from error
+        kind = "whole number" if name == "top_k" else "number"
+        raise SettingsError(f"routing '{text}': '{value}' is not a {kind}; give one, or '{name}' alone") from error
     raise SettingsError(f"routing '{name}' takes no number, found '{value}'")

@@ -150,7 +150,8 @@ def compose(
 
     Raises:
         UnknownName: no such weights or routing, or the prior names a stranger.
-        IncompatibleError: members of different backbones or bases, or without the router part that the weights need.
+        IncompatibleError: members of different backbones or bases, or, where there are several, without the router part
+            that the weights need.
         SettingsError: a prior that is none.
     """
     members = [
@@ -173,7 +174,12 @@ def compose(
     if isinstance(weights, str):
         if weights not in WEIGHTS:
             raise UnknownName("weights", weights, [*WEIGHTS, SOUP])
-        weights = WEIGHTS[weights](parts)
+        try:
+            weights = WEIGHTS[weights](parts)
+        except IncompatibleError:
+            if len(members) > 1:
+                raise
+            weights = Prior(shares_of(members))  # one source alone is weighed against nobody
     closed_form = weights.bank if isinstance(weights, Gaussian) else _closed_form(parts)
     return join(members, shares, weights, closed_form=closed_form)
 

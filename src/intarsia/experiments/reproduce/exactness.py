@@ -26,21 +26,26 @@ SCORES = {"exact": 0.0, "perturbed": 0.1}
 """Errors of the members, by what tables call them."""
 
 HARD = ("threshold", "top_k:1", "top_k:2", "posterior")
-
 RIGHT = (Method("exact", "full"), Method(FITTED, "full"), Method("ito", "full"), Method("prior", "ancestral"))
 METHODS = (
     *RIGHT,
-    *(Method(weights, routing) for weights in ("exact", FITTED) for routing in HARD),
+    *(Method("exact", routing) for routing in (*HARD, "sticky")),
+    *(Method(FITTED, routing) for routing in HARD),
     *(Method("prototype", routing) for routing in ("full", "threshold", "top_k:1", "posterior")),
     Method("diffusion_classifier:4", "full"),
     Method("ito", "full", "ddim", 0.5),
     Method("uniform", "full"),
     Method("prior", "full"),
     Method("prior", "random"),
-    *(Method("exact", routing, "ddim") for routing in ("full", "top_k:1", "posterior")),
+    *(Method("exact", routing, "dpmpp_2m_sde") for routing in ("full", "posterior", "sticky")),
+    Method("ito", "full", "dpmpp_2m_sde"),
+    Method("prior", "ancestral", "dpmpp_2m_sde"),
+    *(Method("exact", routing, "ddim") for routing in ("full", "top_k:1", "posterior", "sticky")),
     Method("prior", "ancestral", "ddim"),
     *(Method("exact", routing, "heun") for routing in ("full", "top_k:1")),
 )
+"""Routings of the true weights say what a routing does; the other weights are compared where they differ from it."""
+
 PERTURBED = (
     *RIGHT,
     Method("prototype", "full"),
