@@ -69,7 +69,23 @@ def test_what_is_no_encoder_is_said_in_one_line(tiny_text: Path, tmp_path: Path)
         load_text_encoder(str(broken))
     with pytest.raises(InputError, match="no text encoder can be read from it") as empty:
         load_text_encoder(str(tmp_path))
-    assert not any("\n" in str(each.value) for each in (offline, pickled, empty))
+    refused = [offline, pickled, empty]
+    for file, content in (("model.safetensors", b"\xff" * 99), ("tokenizer.json", b"{"), ("config.json", b"[")):
+        damaged = Path(shutil.copytree(tiny_text, tmp_path / f"damaged-{file}"))
+        (damaged / file).write_bytes(content)
+        with pytest.raises(InputError, match="no text encoder can be read from it") as found:
+            load_text_encoder(str(damaged))
+        refused.append(found)
+    assert not any("\n" in str(each.value) for each in refused)
+
+
+def test_a_connection_that_breaks_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise Exception("the peer closed\nthe connection")  # what the hub lets out need be no OSError
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", broken)
+    with pytest.raises(InputError, match=r"a hub id that can be had \(the peer closed the connection\); give 'minilm'"):
+        load_text_encoder("some/model")
 
 
 def test_the_encoder_of_the_wheel_is_the_one_that_was_pinned() -> None:
@@ -92,7 +108,8 @@ def test_the_wheel_is_asked_for_and_its_files_are_checked(monkeypatch: pytest.Mo
 class Words:
     """An encoder to whom each word is a direction of its own, and a caption has the states of its words."""
 
-    digest, limit, known = "words", 6, ("red", "apple", "green", "panda", "sea")
+    digest, limit, known = "words", 6, ("red", "apple", "green", "panda", "sea", "?")
+    special = frozenset({5})
 
     def tokens(self, caption: str) -> list[int]:
         return [self.known.index(word) for word in caption.split()]
@@ -121,8 +138,14 @@ def test_a_prompt_is_read_whole_or_refused(tiny: Callable[..., Backbone]) -> Non
         reader.ask("red red red red red red red", longest=9)
     with pytest.raises(InputError, match="has 4 tokens, of which 3 would be read"):
         reader.ask("red red red red", longest=3)
-    with pytest.raises(InputError, match="the prompt is empty"):
-        reader.ask("  ", longest=3)
+    for nothing, complaint in (
+        ("  ", "the prompt is empty"),
+        ("? ?", r"of the prompt '\? \?' the text encoder knows nothing"),
+        ("red \udce9", r"the prompt 'red \\udce9' is no Unicode text; give it in UTF-8"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            reader.ask(nothing, longest=3)
+    assert len(reader.ask("? red", longest=3).states) == 2, "one word that it knows is something"
 
 
 def test_a_reader_is_of_the_encoder_that_was_trained_with(tiny: Callable[..., Backbone], tiny_text: Path) -> None:

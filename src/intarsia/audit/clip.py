@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from intarsia.audit.vision_language import clip_pixels
-from intarsia.backbone.text import without_bars
+from intarsia.backbone.text import refused_as, without_bars
 from intarsia.diffusion import GaussianMixture
 from intarsia.errors import CorruptError, IncompatibleError, InputError, require
 from intarsia.routers import Basis, PrototypeBank, PrototypePart
@@ -38,7 +38,7 @@ class Clip:
             MissingExtra: transformers is not installed.
         """
         transformers = require("transformers", "text")
-        try:
+        with refused_as(f"no CLIP image model at {place}", "give its folder or hub id"):
             whole = transformers.AutoConfig.from_pretrained(str(place))
             config = getattr(whole, "vision_config", whole)
             config.projection_dim = whole.projection_dim  # of a whole CLIP the vision side's own may say something else
@@ -46,10 +46,6 @@ class Clip:
                 model, found = transformers.CLIPVisionModelWithProjection.from_pretrained(
                     str(place), config=config, use_safetensors=True, output_loading_info=True
                 )
-        except (OSError, ValueError, RuntimeError, AttributeError) as error:
-            raise InputError(
-                f"no CLIP image model at {place} ({' '.join(str(error).split())[:200]}); give its folder or hub id"
-            ) from error
         # What is not in the file would be drawn at random.
         if found["missing_keys"]:
             raise InputError(

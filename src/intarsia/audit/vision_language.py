@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from intarsia.audit.questions import Question
-from intarsia.backbone.text import without_bars
+from intarsia.backbone.text import refused_as, without_bars
 from intarsia.errors import IncompatibleError, InputError, require
 
 # Of OpenAI's and OpenCLIP's models alike.
@@ -115,17 +115,12 @@ def _load(folder: Path, kind: str) -> tuple[Any, Any]:
     """A model of that class, and its tokenizer."""
     transformers = require("transformers", "text")
     only_here: dict[str, Any] = {"local_files_only": True}
-    try:
+    with refused_as(f"{folder}: no {kind} with its tokenizer", "give the folder of one, with weights in safetensors"):
         with without_bars(transformers):
             model, found = getattr(transformers, kind).from_pretrained(
                 folder, use_safetensors=True, output_loading_info=True, **only_here
             )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **only_here)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{folder}: no {kind} with its tokenizer ({' '.join(str(error).split())[:200]}); give the folder of one, "
-            "with weights in safetensors"
-        ) from error
     # What is not in the file would be drawn at random.
     if found["missing_keys"]:
         raise InputError(f"{folder} lacks {', '.join(sorted(found['missing_keys'])[:3])}; give a whole {kind}")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from intarsia.backbone.backbone import Backbone
-from intarsia.backbone.text import Prompt, TextEncoder, load_text_encoder, pooled
+from intarsia.backbone.text import Prompt, TextEncoder, check_prompt, load_text_encoder, pooled
 from intarsia.backbone.uvit import as_uvit
-from intarsia.errors import InputError, SettingsError
+from intarsia.errors import SettingsError
 
 # Cosines of MiniLM: 1 for a label's own name, .6 to .9 for its relatives, .2 for strangers. The name itself gets nearly
 # all of the weight, a caption between several names a mixture of them.
@@ -40,13 +40,9 @@ class CaptionReader:
         """What an image is asked for, which is never cut.
 
         Raises:
-            InputError: the text is empty, or has more than `longest` tokens.
+            InputError: nothing in the text is read, or it has more than `longest` tokens.
         """
-        if not text.strip():
-            raise InputError("the prompt is empty; say in words what to draw, or leave the prompt out")
-        most = min(longest, self.encoder.limit)
-        if (found := len(self.encoder.tokens(text))) > most:
-            raise InputError(f"the prompt '{text[:40]}…' has {found} tokens, of which {most} would be read; shorten it")
+        check_prompt(text, self.encoder.tokens, self.encoder.special, min(longest, self.encoder.limit))
         return self.read(text, longest=longest)
 
     def _lead(self, direction: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from intarsia.backbone.text import Prompt, without_bars
+from intarsia.backbone.text import Prompt, check_prompt, refused_as, without_bars
 from intarsia.digests import canonical_json, digest_of
 from intarsia.errors import InputError, require
 from intarsia.files import read_bytes, tensors_to_bytes
@@ -68,7 +68,7 @@ class PromptEncoder:
             InputError: there is none.
         """
         transformers = require("transformers", "diffusers")
-        try:
+        with refused_as(f"{folder}: its text encoder or tokenizer cannot be read", GIVE):
             with without_bars(transformers):
                 model, found = transformers.CLIPTextModel.from_pretrained(
                     folder / "text_encoder",
@@ -78,9 +78,6 @@ class PromptEncoder:
                     local_files_only=True,
                 )
             tokenizer = _tokenizer(folder / "tokenizer")
-        except (OSError, ValueError, KeyError) as error:
-            line = " ".join(str(error).split())[:200]
-            raise InputError(f"{folder}: its text encoder or tokenizer cannot be read ({line}); {GIVE}") from error
         # What is not in the file would be drawn at random.
         if lost := sorted(found["missing_keys"]):
             raise InputError(f"{folder / 'text_encoder'} lacks {', '.join(lost[:3])}; {GIVE}")
@@ -143,20 +140,18 @@ class PromptEncoder:
         """What an image is asked for, which is never cut.
 
         Raises:
-            InputError: the text is empty, or has more tokens than are read.
+            InputError: nothing in the text is read, or it has more tokens than are.
         """
-        if not text.strip():
-            raise InputError("the prompt is empty; say in words what to draw, or leave the prompt out")
-        found = len(self.tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"])
-        if found > self.limit:
-            raise InputError(
-                f"the prompt '{text[:40]}…' has {found} tokens, of which {self.limit} would be read; shorten it"
-            )
+        check_prompt(text, self._tokens, self.tokenizer.all_special_ids, self.limit)
         return self.read_caption(text)
 
     def context(self, asked: Sequence[object]) -> Tensor:
         """States (B, limit, dim) of what images are asked for; whatever is no prompt counts as the empty one."""
         return torch.stack([each.states if isinstance(each, Prompt) else self._nothing for each in asked])
+
+    def _tokens(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"]
+        return ids
 
     @cached_property
     def _nothing(self) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from intarsia.digests import canonical_json, digest_of
-from intarsia.errors import CorruptError, InputError, require
+from intarsia.errors import CorruptError, InputError, IntarsiaError, require
 from intarsia.files import read_bytes, read_json
 
 MINILM = "minilm"
@@ -73,6 +73,11 @@ class TextEncoder:
         ids: list[int] = self.tokenizer(caption, truncation=False, padding=False, verbose=False)["input_ids"]
         return ids
 
+    @property
+    def special(self) -> frozenset[int]:
+        """Token ids that stand for no word: the ends of a caption, and what the encoder never learned."""
+        return frozenset(self.tokenizer.all_special_ids)
+
     @torch.no_grad()
     def states(self, caption: str, *, longest: int | None = None) -> Tensor:
         """The states (n, dim), float32, of the caption's n tokens, of at most `longest` if that is given.
@@ -123,6 +128,24 @@ def pooled(states: Tensor) -> Tensor:
     return F.normalize(states.sum(dim=-2), dim=-1)
 
 
+def check_prompt(text: str, tokens: Callable[[str], list[int]], special: Collection[int], most: int) -> None:
+    """Refuse what would not be read as it is meant; `tokens` and `special` are those of the encoder.
+
+    Raises:
+        InputError: nothing in the text is read, or it has more than `most` tokens.
+    """
+    shown = _shortened(" ".join(text.encode("utf-8", "backslashreplace").decode().split()))
+    if not shown:
+        raise InputError("the prompt is empty; say in words what to draw, or leave the prompt out")
+    if any("\ud800" <= each <= "\udfff" for each in text):
+        raise InputError(f"the prompt '{shown}' is no Unicode text; give it in UTF-8")
+    ids = tokens(text)
+    if len(ids) > most:
+        raise InputError(f"the prompt '{shown}' has {len(ids)} tokens, of which {most} would be read; shorten it")
+    if not set(ids) - set(special):
+        raise InputError(f"of the prompt '{shown}' the text encoder knows nothing; say it in words that it was taught")
+
+
 @functools.lru_cache(maxsize=4)
 def load_text_encoder(name: str) -> TextEncoder:
     """A text encoder by name.
@@ -153,13 +176,9 @@ def _located(name: str) -> Path:
     if folder.is_dir():
         return folder
     fetch = require("huggingface_hub", "text").snapshot_download
-    try:
+    what = f"no text encoder '{name}': neither a folder nor a hub id that can be had"
+    with refused_as(what, f"give '{MINILM}', a folder, or the id of a model"):
         return Path(fetch(name, allow_patterns=[_CONFIG, _LIMIT_FILE, _WEIGHTS, *_TOKENIZER]))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"no text encoder '{name}': neither a folder nor a hub id that can be had ({_one_line(error)}); give "
-            f"'{MINILM}', a folder, or the id of a model"
-        ) from error
 
 
 def _places(folder: Path) -> tuple[Path, Path]:
@@ -171,7 +190,8 @@ def _places(folder: Path) -> tuple[Path, Path]:
 def _load(name: str, model_at: Path, words_at: Path) -> TextEncoder:
     transformers = require("transformers", "text")
     only_here: dict[str, Any] = {"local_files_only": True}
-    try:
+    what = f"{name}: no text encoder can be read from it"
+    with refused_as(what, "it takes a transformers text model with its tokenizer, weights in safetensors"):
         config = transformers.AutoConfig.from_pretrained(model_at, **only_here)
         kind = getattr(transformers, _CLASSES.get(config.model_type, "AutoModel"))
         with without_bars(transformers):
@@ -179,18 +199,28 @@ def _load(name: str, model_at: Path, words_at: Path) -> TextEncoder:
                 model_at, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **only_here
             )
         tokenizer = transformers.AutoTokenizer.from_pretrained(words_at, **only_here)
-        limit = _limit(model_at, model.config, tokenizer)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{name}: no text encoder can be read from it ({_one_line(error)}); it takes a transformers text model "
-            "with its tokenizer, weights in safetensors"
-        ) from error
+        limit, dim = _limit(model_at, model.config, tokenizer), int(model.config.hidden_size)
     # What is not in the file would be drawn at random; of poolers nothing is asked.
     if lost := sorted(key for key in found["missing_keys"] if not key.startswith("pooler.")):
         raise InputError(f"{name} lacks {', '.join(lost[:3])}; give the folder of a whole text model")
     files = [model_at / _CONFIG, *model_at.glob(_WEIGHTS), *(words_at / each for each in _TOKENIZER)]
     digest = _digest({path.name: digest_of(path.read_bytes()) for path in files if path.is_file()}, limit)
-    return TextEncoder(name, digest, model.config.hidden_size, limit, tokenizer, model.eval().requires_grad_(False))
+    return TextEncoder(name, digest, dim, limit, tokenizer, model.eval().requires_grad_(False))
+
+
+@contextlib.contextmanager
+def refused_as(what: str, hint: str) -> Iterator[None]:
+    """Within, whatever a library of others makes of bad files or ids becomes one line: what, why, hint.
+
+    Raises:
+        InputError: in its place.
+    """
+    try:
+        yield
+    except IntarsiaError:
+        raise
+    except Exception as error:  # of tokenizers come bare Exceptions, of the hub its HTTP library's own
+        raise InputError(f"{what} ({_one_line(error)}); {hint}") from error
 
 
 @contextlib.contextmanager

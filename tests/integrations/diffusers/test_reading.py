@@ -126,14 +126,23 @@ def broken(folder: Path, tensors: Tensors, saved: Path) -> dict[str, tuple[Any, 
     for name in ("x", "y"):
         save_file(tensors, folder / "two" / f"{name}.safetensors")
     unet(seed=1, layers_per_block=2).save_pretrained(folder / "deeper")
+    part = unet(seed=1)
+    part.save_pretrained(folder / "part")
+    weights = {name: tensor for name, tensor in part.state_dict().items() if name != "conv_out.weight"}
+    save_file(weights, folder / "part" / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
     (folder / "v" / "scheduler").mkdir(parents=True)
     for name in ("model_index.json", "scheduler/scheduler_config.json"):
         content = json.loads((saved / name).read_text())
         (folder / "v" / name).write_text(json.dumps(content | {"prediction_type": "v_prediction"}))
+    (folder / "flow" / "scheduler").mkdir(parents=True)
+    (folder / "flow" / "model_index.json").write_text("{}")
+    flow = json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000})
+    (folder / "flow" / "scheduler" / "scheduler_config.json").write_text(flow)
     wide = {key: torch.cat([t, t], dim=1) if "lora_A" in key else t for key, t in tensors.items()}
     odd = tensors | {f"{layer}.lora_A.weight": torch.ones(3, tensors[f"{layer}.lora_A.weight"].shape[1])}
     return {
         "no such path": (folder / "nowhere", InputError, "no file or folder .*nowhere"),
+        "no path": ("", InputError, "no file or folder ''"),
         "unknown hub id, offline": (
             "nobody/nothing",
             InputError,
@@ -154,6 +163,16 @@ def broken(folder: Path, tensors: Tensors, saved: Path) -> dict[str, tuple[Any, 
         ),
         "LoKr": (file("lokr", {"lora_unet_x.lokr_w1": torch.ones(2)}), IncompatibleError, "is a LoKr"),
         "IA3": (peft("ia3", tensors, peft_type="IA3"), IncompatibleError, "peft's IA3, expected LORA"),
+        "alpha that is no number": (peft("a", tensors, lora_alpha="x"), InputError, "alpha of layer .* could not convert"),
+        "infinite alpha": (peft("i", tensors, lora_alpha=1e999), InputError, "alpha of layer .* .found inf"),
+        "alpha by a broken pattern": (peft("p", tensors, alpha_pattern={"(": 1}), InputError, "unterminated"),
+        "a header that is no object": (
+            file("list", tensors, {"lora_adapter_metadata": "[1]"}),
+            CorruptError,
+            "lora_adapter_metadata is no JSON object",
+        ),
+        "no rank": (file("r0", tensors | {first: tensors[first][:0]}), InputError, r"a half of shape \(0, "),
+        "no numbers": (file("nan", tensors | {first: tensors[first] / 0}), InputError, "holds what are no numbers"),
         "biases": (peft("bias", tensors, bias="all"), IncompatibleError, "replaces modules or biases"),
         "no LoRA": (file("other", {"weight": torch.ones(2)}), InputError, "weight belongs to no LoRA"),
         "half": (file("half", {first: tensors[first]}), InputError, "has only its (up|down) half"),
@@ -175,6 +194,8 @@ def broken(folder: Path, tensors: Tensors, saved: Path) -> dict[str, tuple[Any, 
             "made for models that predict v, this pipeline's scheduler says epsilon",
         ),
         "a pipeline of another prediction": (folder / "v", IncompatibleError, "predict v_prediction"),
+        "a pipeline of another process": (folder / "flow", IncompatibleError, "for flow matching, .* diffusion"),
+        "a whole model in part": (folder / "part", CorruptError, "lacks conv_out.weight; restore it"),
         "a deeper whole model": (folder / "deeper", IncompatibleError, "has layers_per_block 2, .* unet 1"),
         "a module of another class": (torch.nn.Linear(1, 1), IncompatibleError, "is a Linear, .* UNet2DConditionModel"),
     }

@@ -16,7 +16,7 @@ import diffusers
 
 from intarsia.errors import SettingsError
 
-from .tiny import Average, compose, draw, unet, with_unet
+from .tiny import Average, compose, draw, lora_tensors, unet, with_unet
 
 SHARES = {"a": 0.3, "b": 0.7}
 SCHEDULERS: dict[str, dict[str, Any]] = {
@@ -121,6 +121,50 @@ def test_image_to_image_and_callbacks(pipe: Any, loras: dict[str, Path], with_lo
     assert seen == [0, 1, 2] * 2
 
 
+def unguided_after(step: int) -> Any:
+    """A callback that ends guidance after a step, as diffusers' own documentation does."""
+
+    def end(pipe: Any, at: int, timestep: int, found: dict[str, Any]) -> dict[str, Any]:
+        if at == step:
+            pipe._guidance_scale = 0.0
+            found["prompt_embeds"] = found["prompt_embeds"].chunk(2)[-1]
+        return found
+
+    return {"callback_on_step_end": end, "callback_on_step_end_tensor_inputs": ["latents", "prompt_embeds"]}
+
+
+def test_guidance_that_ends_on_the_way_is_still_the_same_run(
+    pipe: Any, loras: dict[str, Path], with_lora: dict[str, Any]
+) -> None:
+    by_hand = average(pipe, with_lora)
+    composed = compose(pipe, loras, weights=SHARES)
+    close(draw(pipe, **unguided_after(1)), draw(by_hand, **unguided_after(1)))
+    realised = composed.realised
+    assert [len(each) for each in realised.trace] == [4, 4, 2, 2]
+    assert realised.weights.shape == (4, 4, 2)
+    assert realised.images == (0, 1, 0, 1)
+    assert realised.calls.sum() == 2 * (4 + 4 + 2 + 2)
+    pipe.unet = composed.release()
+    composed = compose(pipe, loras, routing="ancestral")
+    draw(pipe, **unguided_after(1))
+    lots = composed.realised.weights
+    assert torch.equal(lots, lots[:1].expand_as(lots)), "the member that was drawn for an image stays with it"
+
+
+def test_a_branch_may_be_shown_fewer_rows_than_the_others(pipe: Any, loras: dict[str, Path]) -> None:
+    """As SD3's guidance by skipped layers does: the conditional rows alone, once more."""
+    composed = compose(pipe, loras, routing="posterior")
+    pipe.scheduler.set_timesteps(3)
+    x, prompts = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(4, 12, 16)
+    for t in pipe.scheduler.timesteps:
+        composed(torch.cat([x, x]), t, prompts)
+        composed(x, t, prompts[:2])
+        x = x / 2
+    trace = composed.realised.trace
+    assert [len(each) for each in trace] == [4, 2] * 3
+    assert all(torch.equal(both[2:], again) for both, again in zip(trace[::2], trace[1::2], strict=True))
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("kind", ["ControlNet", "Inpaint"])
 def test_pipelines_that_show_the_model_more(
@@ -193,6 +237,14 @@ def test_the_shared_model_is_never_written_to(pipe: Any, loras: dict[str, Path])
     assert not any(module._forward_hooks for module in composed.base.modules())
 
 
+def test_a_member_follows_the_image_to_its_device(pipe: Any, loras: dict[str, Path]) -> None:
+    """As where the shared model is offloaded layer by layer."""
+    composed, layer = compose(pipe, {"a": loras["a"]}), "mid_block.resnets.0.conv1"
+    module = composed.base.get_submodule(layer)
+    delta = composed.members[0].delta(layer, module, torch.ones(1, 16, 4, 4, device="meta"))
+    assert (delta.device.type, delta.shape) == ("meta", (1, 16, 4, 4))
+
+
 def test_a_copy_has_its_own_members(pipe: Any, loras: dict[str, Path]) -> None:
     composed = compose(pipe, {"a": loras["a"]})
     other = copy.deepcopy(composed)
@@ -220,8 +272,14 @@ def test_the_pipeline_sees_the_shared_model(pipe: Any, loras: dict[str, Path]) -
     assert composed.to(torch.float64).members[0].low_rank("mid_block.resnets.0.conv1").down.dtype == torch.float64
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = composed.nothing
-    with pytest.raises(SettingsError, match="before composing"):
+    with pytest.raises(SettingsError, match="before composing, or not"):
         pipe.fuse_qkv_projections()
+    before = {name for name, _ in composed.named_modules()}
+    more = {f"unet.{name}": tensor for name, tensor in lora_tensors(composed.base, seed=3).items()}
+    with pytest.raises(SettingsError, match="name a LoRA as a member"):
+        pipe.load_lora_weights(more)
+    assert {name for name, _ in composed.named_modules()} == before
+    pipe.unload_lora_weights()  # of which there are none
 
 
 def test_what_was_realised_is_that_of_the_last_call(pipe: Any, loras: dict[str, Path]) -> None:

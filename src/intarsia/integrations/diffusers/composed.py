@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NoReturn
 
 import diffusers
 import torch
@@ -40,8 +41,17 @@ EVERYWHERE = frozenset(
         "set_default_attn_processor",
     }
 )
-# These would take layers away from under the members, or keep one member's activations for another.
-REFUSED = frozenset({"enable_cache", "fuse_lora", "fuse_qkv_projections"})
+# The first would take layers away from under the members, or keep one member's activations for another; what the others
+# add would belong to every member that shares the base, and to no other.
+_CHANGES = "{} changes layers that the members stand beside; do it before composing, or not"
+_ADDS = (
+    "{} would change every member that shares this pipeline's model, and no other; name a LoRA as a member, and load "
+    "what all shall have before composing (LoRA followed by pipe.fuse_lora())"
+)
+REFUSED = MappingProxyType(
+    dict.fromkeys(("enable_cache", "fuse_lora", "fuse_qkv_projections"), _CHANGES)
+    | dict.fromkeys(("_load_ip_adapter_weights", "add_adapter", "load_attn_procs", "load_lora_adapter"), _ADDS)
+)
 
 
 @dataclass
@@ -177,7 +187,7 @@ class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not follow
                 mixed.index_add_(0, rows, expand(weights, mixed) * answer.to(mixed.dtype))
                 if answers:
                     answers[i][rows] = answer.to(mixed.dtype)
-                run.realised.calls.index_add_(0, one.rows, torch.ones_like(one.rows))
+                run.realised.count(one.rows)
         assert mixed is not None
         return mixed.to(call.x_t.dtype), answers
 
@@ -196,7 +206,7 @@ class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not follow
         if name in modules or "base" not in modules:
             return super().__getattr__(name)
         if name in REFUSED:
-            raise SettingsError(f"{name} changes layers that the members stand beside; do it before composing, or not")
+            return partial(_refuse, REFUSED[name].format(name))
         if name in EVERYWHERE:
             return self._everywhere(name)
         return getattr(modules["base"], name)
@@ -205,6 +215,10 @@ class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not follow
         models = [self.base, *(member.model for member in self.members if isinstance(member, WholeMember))]
         methods = [getattr(model, name) for model in models]
         return partial(_each, methods)
+
+
+def _refuse(why: str, *args: Any, **kwargs: Any) -> NoReturn:
+    raise SettingsError(why)
 
 
 def _each(methods: Sequence[Callable[..., Any]], *args: Any, **kwargs: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def layers_of(target: Target, tensors: Mapping[str, Tensor], config: Mapping[str
 
     Raises:
         IncompatibleError: another method than LoRA, one for other models, or one that changes the text encoder.
-        InputError: tensors that belong to no LoRA.
+        InputError: tensors that belong to no LoRA, or are none.
     """
     check_method(target.name, tensors, config)
     tensors = _without_text_encoder(target, tensors)
@@ -72,13 +73,24 @@ def layers_of(target: Target, tensors: Mapping[str, Tensor], config: Mapping[str
             raise InputError(f"'{target.name}': tensor {key} belongs to no LoRA of {target.component}; is this one?")
         sides.setdefault(_layer(match["layer"], target), {})[SIDES[match["side"]]] = tensor
     alphas = {_layer(SIDE_END.sub("", key), target): value for key, value in _renamed(alphas).items()}
-    for layer, pair in sides.items():
-        if len(pair) < 2:
-            raise InputError(f"'{target.name}': layer {layer} has only its {next(iter(pair))} half; restore the file")
-    return {
-        layer: LowRank(pair["down"], pair["up"], _scale(layer, pair["down"], alphas, config))
-        for layer, pair in sides.items()
-    }
+    return {layer: _low_rank(target.name, layer, pair, alphas, config) for layer, pair in sides.items()}
+
+
+def _low_rank(
+    name: str, layer: str, pair: Mapping[str, Tensor], alphas: Mapping[str, Any], config: Mapping[str, Any]
+) -> LowRank:
+    if len(pair) < 2:
+        raise InputError(f"'{name}': layer {layer} has only its {next(iter(pair))} half; restore the file")
+    for tensor in pair.values():
+        if tensor.ndim < 2 or not tensor.numel():
+            raise InputError(f"'{name}': layer {layer} has a half of shape {tuple(tensor.shape)}; restore the file")
+        if not tensor.is_floating_point() or not bool(tensor.float().isfinite().all()):
+            raise InputError(f"'{name}': layer {layer} holds what are no numbers; restore the file, or train it again")
+    try:
+        return LowRank(pair["down"], pair["up"], _scale(layer, pair["down"], alphas, config))
+    except (TypeError, ValueError, RuntimeError, re.error) as error:
+        line = " ".join(str(error).split())
+        raise InputError(f"'{name}': the alpha of layer {layer} cannot be read ({line}); restore the file") from error
 
 
 def check_method(name: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
@@ -167,7 +179,9 @@ def _scale(layer: str, down: Tensor, alphas: Mapping[str, Any], config: Mapping[
     rank = len(down)
     alpha = alphas.get(layer)
     if alpha is None:
-        pattern = config.get("alpha_pattern") or {}
+        pattern = dict(config.get("alpha_pattern") or {})
         key = next((key for key in pattern if re.match(rf"(.*\.)?({key})$", layer)), None)
         alpha = pattern[key] if key is not None else config.get("lora_alpha", rank)
-    return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
+    if not math.isfinite(alpha := float(alpha)):
+        raise ValueError(f"found {alpha}")
+    return alpha / (rank**0.5 if config.get("use_rslora") else rank)

@@ -62,11 +62,12 @@ class LoraMember(nn.Module):
         found = self.low_rank(layer)
         if found is None:
             return None
-        x = x.to(found.down.dtype)
+        # Where the shared model is offloaded layer by layer, only its own tensors follow the image.
+        x, down, up = x.to(found.down.dtype), found.down.to(x.device), found.up.to(x.device)
         if isinstance(module, nn.Conv2d):
-            down = F.conv2d(x, found.down, None, module.stride, module.padding, module.dilation)
-            return F.conv2d(down, found.up) * found.scale
-        return F.linear(F.linear(x, found.down), found.up) * found.scale
+            low = F.conv2d(x, down, None, module.stride, module.padding, module.dilation)
+            return F.conv2d(low, up) * found.scale
+        return F.linear(F.linear(x, down), up) * found.scale
 
 
 class WholeMember(nn.Module):

@@ -14,6 +14,7 @@ import safetensors
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from intarsia.backbone.text import refused_as
 from intarsia.errors import CorruptError, IncompatibleError, InputError, SettingsError
 from intarsia.files import load_tensors, read_json
 from intarsia.integrations.diffusers.arguments import Model
@@ -82,9 +83,13 @@ class Reader:
         if found != type(self.model).__name__:
             raise IncompatibleError(f"'{name}' is a {found}, this pipeline's {self.component} a {_class(self.model)}")
         try:
-            model = type(self.model).from_pretrained(place, use_safetensors=True, torch_dtype=self.model.dtype)
+            model, read = type(self.model).from_pretrained(
+                place, use_safetensors=True, torch_dtype=self.model.dtype, output_loading_info=True
+            )
         except (OSError, ValueError, SafetensorError) as error:
             raise CorruptError(f"'{name}': {place} is not a whole {found} ({_line(error)})") from error
+        if lost := sorted(read["missing_keys"]):
+            raise CorruptError(f"'{name}': {place} lacks {', '.join(lost[:3])}; restore it")
         return self._whole(name, model.to(self.model.device))
 
     def _whole(self, name: str, model: Model) -> WholeMember:
@@ -104,8 +109,14 @@ class Reader:
         """A pipeline's folder says for which process and prediction its model was trained."""
         path = folder / "scheduler" / "scheduler_config.json"
         theirs, ours = read_json(path) if path.exists() else {}, self._process
+        if theirs and ours and _flows(theirs) != _flows(ours):
+            kinds = ("diffusion", "flow matching")
+            raise IncompatibleError(
+                f"'{name}' was trained for {kinds[_flows(theirs)]}, this pipeline's scheduler is one of "
+                f"{kinds[_flows(ours)]}; compose models of one forward process"
+            )
         self._check_prediction(name, theirs.get("prediction_type"))
-        for key in ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps"):
+        for key in ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "rescale_betas_zero_snr"):
             if key in theirs and key in ours and theirs[key] != ours[key]:
                 raise IncompatibleError(
                     f"'{name}' was trained with {key} {theirs[key]!r}, this pipeline's scheduler has {ours[key]!r}; "
@@ -125,6 +136,11 @@ class Reader:
             )
 
 
+def _flows(config: Mapping[str, Any]) -> bool:
+    """Whether a scheduler is one of flow matching, by its configuration."""
+    return "FlowMatch" in str(config.get("_class_name")) or bool(config.get("use_flow_sigmas"))
+
+
 def resolve(name: str, source: str | Path) -> Path:
     """A path that exists: the source itself, or a local copy of a hub repository.
 
@@ -132,19 +148,15 @@ def resolve(name: str, source: str | Path) -> Path:
         InputError: neither.
     """
     path = Path(source).expanduser()
-    if path.exists():
+    if source != "" and path.exists():
         return path
     if not isinstance(source, str) or not HUB_ID.fullmatch(source):
-        raise InputError(f"'{name}': there is no file or folder {source}; give a path or a hub id like owner/name")
+        raise InputError(f"'{name}': there is no file or folder '{source}'; give a path or a hub id like owner/name")
     from huggingface_hub import snapshot_download
 
-    try:
+    what = f"'{name}': no folder {source} here, and the hub gave none of that id"
+    with refused_as(what, "check the name and the connection, or download it and give its path"):
         return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"], ignore_patterns=["*/*"]))
-    except (OSError, ValueError) as error:  # all of the hub's own errors are one of the two
-        raise InputError(
-            f"'{name}': no folder {source} here, and the hub gave none of that id ({_line(error)}); check the name and "
-            "the connection, or download it and give its path"
-        ) from error
 
 
 def _lora_file(name: str, place: Path) -> Path:
@@ -174,9 +186,11 @@ def _tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _metadata_config(metadata: Mapping[str, str], component: str) -> dict[str, Any]:
     """peft's configuration as diffusers keeps it in the header of a file."""
     try:
-        config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except ValueError as error:
-        raise CorruptError(f"the header's lora_adapter_metadata is no JSON ({error}); save the file again") from error
+        config = dict(json.loads(metadata.get("lora_adapter_metadata", "{}")))
+    except (ValueError, TypeError) as error:
+        raise CorruptError(
+            f"the header's lora_adapter_metadata is no JSON object ({error}); save the file again"
+        ) from error
     prefix = f"{component}."
     return {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)} or config
 

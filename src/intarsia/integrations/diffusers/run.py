@@ -2,13 +2,14 @@
 
 Guidance shows the denoiser each image twice or more: once per branch, in one batch (Stable Diffusion puts the null
 branch first, DiT last) or in calls of their own (Flux). Rows that start from the same noise are branches of one image:
-they share every draw. What a branch's weights remember of its own estimates stays with that branch.
+they share every draw. What a branch's weights remember of its own estimates stays with that branch. Guidance may be
+switched off or on at any step, as callbacks do: the images stay the same ones, in fewer or more rows.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,7 +59,7 @@ class Plan:
 class Realised:
     """What a run did: weights per call of the denoiser, and calls of members' networks per row.
 
-    `images[b]` numbers the image to which row b belongs: under guidance it has several rows.
+    `images[b]` numbers the image to which row b of the first call belongs: under guidance it has several rows.
     """
 
     names: tuple[str, ...]
@@ -70,8 +71,15 @@ class Realised:
 
     @property
     def weights(self) -> Tensor:
-        """(calls of the denoiser, rows, n), in order."""
-        return torch.stack(self.trace)
+        """(calls of the denoiser, rows of the first call, n), in order.
+
+        Where guidance was off, the branch that was asked stands for all branches.
+        """
+        return torch.stack([of_rows(each, len(self.images)) for each in self.trace])
+
+    def count(self, rows: Tensor) -> None:
+        """A member's network was called for these rows of a call."""
+        self.calls.index_add_(0, rows % len(self.calls), torch.ones_like(rows))
 
     @property
     def shares(self) -> Tensor:
@@ -89,6 +97,18 @@ class Realised:
         }
 
 
+@dataclass
+class _Branch:
+    """What the weights remember of the calls for one branch; `x0_hat` is what they were shown last."""
+
+    evidence: Evidence
+    x0_hat: Tensor | None = None
+
+    def show(self, x0_hat: Tensor) -> None:
+        self.evidence.show(x0_hat)
+        self.x0_hat = x0_hat
+
+
 class Run:
     """The state of one pipeline call: nothing of it outlives the call.
 
@@ -102,11 +122,11 @@ class Run:
         self.process = process_of(scheduler) if plan.looks and plan.weighs else None
         self._weights = plan.weights(self.process) if plan.weighs else None
         self.keys = [noise_key(row) for row in call.x_t]
-        numbers = {key: number for number, key in enumerate(dict.fromkeys(self.keys))}
+        self._numbers = {key: number for number, key in enumerate(dict.fromkeys(self.keys))}
         self.realised = Realised(
             plan.names,
             plan.prior,
-            tuple(numbers[key] for key in self.keys),
+            tuple(self._numbers[key] for key in self.keys),
             torch.zeros(call.rows, dtype=torch.int64),
         )
         self._path: Path | None = None
@@ -114,7 +134,7 @@ class Run:
             check_path(scheduler)
             assert self.process is not None
             self._path = Path(scheduler, self.process)
-        self._evidence: list[Evidence] = []
+        self._branches: list[_Branch] = []
         self._step = self._branch = -1
         self._last: tuple[Tensor, Tensor] | None = None
 
@@ -125,7 +145,8 @@ class Run:
         """
         if scheduler is not self.scheduler or getattr(scheduler, "timesteps", None) is not self.timesteps:
             return False
-        return call.rows == len(self.keys) and (self._inverts or self._last is None or not self._rises(call))
+        same = call.rows == len(self.keys) if self.timesteps is None else bool(keys_of_rows(self.keys, call.rows))
+        return same and (self._inverts or self._last is None or not self._rises(call))
 
     @property
     def _inverts(self) -> bool:
@@ -135,7 +156,7 @@ class Run:
 
     def _rises(self, call: Call) -> bool:
         assert self._last is not None
-        return bool((call.timestep > self._last[0]).any())
+        return bool((call.timestep > of_rows(self._last[0], call.rows)).any())
 
     def weigh(self, call: Call) -> Tensor:
         """Realised weights (B, n) float64."""
@@ -144,11 +165,11 @@ class Run:
         weights = blind
         if self._weights is not None and not self._repeats_draw:
             t = self._time(call)
-            evidence = self._evidence[self._branch]
+            evidence = self._branches[self._branch].evidence
             weights = (blind.log() + evidence(self._latents(call.x_t), t, [None] * call.rows)).softmax(dim=1)
+        previous = of_rows(self.realised.trace[-1], call.rows) if self.realised.trace else None
         if self.plan.routing.draws:
-            weights = self.realised.trace[-1] if self._repeats_draw else self._paired(weights)
-        previous = self.realised.trace[-1] if self.realised.trace else None
+            weights = previous if self._repeats_draw and previous is not None else self._paired(weights)
         realised = self.plan.routing(weights, blind, Turn(0, self.keys, self._step, previous)).double()
         self.realised.timesteps.append(call.timestep[0].item())
         self.realised.trace.append(realised)
@@ -159,7 +180,7 @@ class Run:
         if self.process is None:
             return
         x0_hat = self._x0_hat(call, answer)
-        self._evidence[self._branch].show(self._latents(x0_hat))
+        self._branches[self._branch].show(self._latents(x0_hat))
         if self._path is not None:
             estimates = torch.stack([self._x0_hat(call, one) for one in answers], dim=1)
             self._path.left(_seen(call.x_t), self._time(call), x0_hat, estimates, realised > 0)
@@ -175,17 +196,29 @@ class Run:
 
     def _advance(self, call: Call) -> None:
         """Tell a new step from another branch of the same one, which brings the very same x_t at the same time."""
-        now = (call.timestep, call.x_t)
-        same = self._last is not None and all(torch.equal(a, b) for a, b in zip(now, self._last, strict=True))
+        now, self.keys = (call.timestep, call.x_t), keys_of_rows(self.keys, call.rows)
+        same = self._last is not None and all(
+            torch.equal(a[: len(b)], b[: len(a)]) for a, b in zip(now, self._last, strict=True)
+        )
         self._branch = self._branch + 1 if same else 0
         self._step += not same
-        if self._weights is not None and self._branch == len(self._evidence):
-            self._evidence.append(self._weights.start())
+        self._recall(call)
         if self._path is not None:
             self._check_unguided()
             if self._step and not same:
-                self._evidence[0].moved(self._path.moved(_seen(call.x_t), self._time(call)))
+                self._branches[0].evidence.moved(self._path.moved(_seen(call.x_t), self._time(call)))
         self._last = (call.timestep, call.x_t.clone())
+
+    def _recall(self, call: Call) -> None:
+        """Have evidence for this branch, about the rows that are shown now."""
+        if self._weights is None:
+            return
+        if self._branch == len(self._branches):
+            self._branches.append(_Branch(self._weights.start()))
+        branch = self._branches[self._branch]
+        if branch.x0_hat is not None and len(branch.x0_hat) != call.rows:
+            branch.evidence = self._weights.start()
+            branch.show(of_rows(branch.x0_hat, call.rows))
 
     def _check_unguided(self) -> None:
         if self._branch > 0 or len(set(self.keys)) < len(self.keys):
@@ -196,7 +229,7 @@ class Run:
 
     def _paired(self, weights: Tensor) -> Tensor:
         """The mean over the rows of an image, so that one draw serves all its branches."""
-        image = torch.tensor(self.realised.images)
+        image = torch.tensor([self._numbers[key] for key in self.keys])
         together = (image[:, None] == image[None]).to(weights.dtype)
         return together @ weights / together.sum(dim=1, keepdim=True)
 
@@ -215,6 +248,26 @@ class Run:
         t, x_t = self._time(call), _seen(call.x_t)
         alpha, sigma = (expand(c, x_t) for c in (self.process.schedule.alpha(t), self.process.schedule.sigma(t)))
         return to_x0(self.process.prediction, _seen(call.denoised(answer)), x_t, alpha, sigma)
+
+
+def keys_of_rows(keys: Sequence[int], rows: int) -> list[int]:
+    """The images of a call of so many rows, after one with these keys; none where it cannot be of the same images.
+
+    Pipelines repeat all their images branch by branch, so that another number of branches is another number of repeats.
+    """
+    fewer = min(len(keys), rows)
+    once = list(keys[:fewer])
+    if list(keys) != once * (len(keys) // fewer) or rows % fewer:
+        return []
+    return once * (rows // fewer)
+
+
+def of_rows(told: Tensor, rows: int) -> Tensor:
+    """What was told of the rows (R, ...) of a call, for another of the same images: (rows, ...).
+
+    Where guidance can be switched off, the conditional branch stands last, and is what is left.
+    """
+    return told[-rows:] if rows <= len(told) else told.repeat(rows // len(told), *[1] * (told.ndim - 1))
 
 
 def noise_key(x: Tensor) -> int:
