@@ -430,7 +430,7 @@ def test_folders_that_make_no_table_are_refused(tmp_path: Path, package: Path) -
         (tmp_path / f"{k}.png").write_bytes(encode_png(bars("loose", 3, 6).images[k]))
     with pytest.raises(InputError, match="is in no class"):
         folder_world(tmp_path, package)
-    with pytest.raises(InputError, match="holds the emoji of: none"):
+    with pytest.raises(InputError, match=r"holds emoji of 8 px of: none; .* intarsia data emoji --size 8"):
         emoji_world(tmp_path, package)
     with pytest.raises(InputError, match="8 classes cannot be shared out among 9 sources"):
         by_class(bars("all", 16, 0), 9)

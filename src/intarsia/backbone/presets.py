@@ -60,6 +60,9 @@ def _flow(network: UViTConfig, note: str, autoencoder: AutoencoderConfig | None 
 _TINY_8 = UViTConfig(image_size=8, channels=1, patch_size=2, dim=96, depth=5, heads=3)
 _TINY_32 = UViTConfig(image_size=8, channels=8, patch_size=1, dim=192, depth=9, heads=4)
 _CODER_32 = AutoencoderConfig(image_size=32, channels=3, latent_channels=8, widths=(64, 128))
+# As many tokens as at 32 pixels, so that a step costs as much.
+_TINY_64 = replace(_TINY_32, image_size=16, patch_size=2)
+_CODER_64 = replace(_CODER_32, image_size=64)
 
 
 def _official(network: UViTConfig, process: str, note: str) -> Preset:
@@ -81,6 +84,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             _TINY_32, "colour images of 32x32 in a small learned latent space, the emoji of the demo", _CODER_32
         ),
         "uvit-tiny-32-flow": _flow(_TINY_32, "as uvit-tiny-32, by flow matching", _CODER_32),
+        "uvit-tiny-64": _ours(_TINY_64, "as uvit-tiny-32 for images of 64x64, in patches of its latents", _CODER_64),
         "uvit-pixel-32": _ours(
             UViTConfig(image_size=32, channels=3, patch_size=4, dim=192, depth=9, heads=4),
             "colour images of 32x32 without a latent space",

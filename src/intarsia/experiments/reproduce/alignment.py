@@ -49,7 +49,7 @@ def alignment(study: Study) -> None:
     """Fill the table."""
     world, bench = study.world, study.bench
     jury, judge = jury_and_judge(world)
-    bench.cell({"seed": "-", "method": REAL}, lambda: means(jury.of_real(world)))
+    bench.cell({"seed": "-", "method": REAL}, lambda: {**world.yardstick().floor(), **means(jury.of_real(world))})
     grows = not isinstance(study.scale.training.adapter, FullCopy)
     for seed in study.scale.seeds:
         bench.cell({"seed": seed, "method": BASE}, _base(study, judge, seed))
@@ -97,7 +97,7 @@ def _owners(study: Study, judge: Judge, seed: int) -> None:
 def report_alignment(bench: Bench, asks: str) -> Path:
     """Points by every judge, the error that is left out of the monolith's, and distances."""
     distance = distance_of(bench)
-    judges = list(bench.where(method=REAL)[0].figures)
+    judges = [name for name in bench.where(method=REAL)[0].figures if name not in (distance, "KID", *_BESIDE)]
     base = bench.where(method=f"{MONOLITH} x1")
     lines = []
     for method in keys_of(bench.rows, "method"):
@@ -107,7 +107,7 @@ def report_alignment(bench: Bench, asks: str) -> Path:
     columns = [column for judge in judges for column in (judge, "error left out")]
     note = (
         f"{POINTS} Error left out: (points - monolith's) / (100 - monolith's), the paper's relative gain; negative "
-        "where it is worse.\n"
+        "where it is worse. Distances of real drawings are those of the training images, the floor.\n"
     )
     parts = [asks + "\n", markdown(["method", *columns, distance, *_BESIDE], lines), note]
     return write_summary(bench, "alignment", parts)

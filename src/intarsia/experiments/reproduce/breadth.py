@@ -105,22 +105,25 @@ class Pair:
         return {
             **self._by_kind(told, prompts),
             **measured(result, self.world.yardstick()),
-            DIVERSITY: self._diversity(features, prompts),
+            **self._diversity(features, prompts),
         }
 
     def real(self) -> dict[str, float]:
         """Held-out drawings of both owners: what is left to win, and how much two drawings of one concept differ."""
         prompts = [sample.label or "" for sample in self.world.reference.manifest]
         points = self._by_kind(self.jury.of_real(self.world), prompts)
-        return {**points, DIVERSITY: self._diversity(self.world.reference_features, prompts)}
+        return {**points, **self.world.yardstick().floor(), **self._diversity(self.world.reference_features, prompts)}
 
     def _by_kind(self, told: Mapping[str, Tensor], prompts: Sequence[str]) -> dict[str, float]:
         within = torch.tensor([self.world.attributes[SUBJECT][prompt] in NARROW for prompt in prompts])
         kinds = {f", {WITHIN}": within, f", {BEYOND}": ~within, "": torch.ones_like(within)}
         return {f"{name}{kind}": each[of].mean().item() for name, each in told.items() for kind, of in kinds.items()}
 
-    def _diversity(self, features: Tensor, prompts: Sequence[str]) -> float:
-        return spread_within(features, prompts) / spread_within(self.world.reference_features)
+    def _diversity(self, features: Tensor, prompts: Sequence[str]) -> dict[str, float]:
+        """Nothing where no prompt was drawn twice."""
+        if len(set(prompts)) == len(prompts):
+            return {}
+        return {DIVERSITY: spread_within(features, prompts) / spread_within(self.world.reference_features)}
 
 
 def _balanced(concepts: Sequence[str], subjects: Mapping[str, str]) -> frozenset[str]:
@@ -229,7 +232,8 @@ def report_breadth(bench: Bench, asks: str) -> Path:
         f"`{GENERALIST}`: one owner without its {WITHIN}; `{SPECIALIST}`: another owner's {WITHIN}, and nothing else. "
         f"`{SHARE}`: the mean of its weights at the last step; its prior is its share of the training images. "
         f"`{DIVERSITY}`: the mean distance between two drawings of one prompt, where that between two real drawings of "
-        "anything is 1. Recall, precision and distances are to held-out drawings of both owners.\n",
+        "anything is 1. Recall, precision and distances are to held-out drawings of both owners; in the line of real "
+        "drawings, those of the training images.\n",
         *(f"![{judges[0]} right for {kind}]({slug(kind)}.png)\n" for kind in (WITHIN, BEYOND)),
         "## Drawn\n",
         "From left to right, in the first row and in the second:\n",

@@ -27,7 +27,6 @@ from intarsia.experiments.reproduce.world import Owner, World
 from intarsia.vault.package import check_package, find_package
 
 DIGITS_BACKBONE, EMOJI_BACKBONE = "uvit-tiny-8", "uvit-tiny-32"
-EMOJI_SIZE = 32
 HELD_OUT_CONCEPTS = 0.1
 HELD_OUT_IMAGES = 0.2
 
@@ -51,6 +50,8 @@ def digits_world(backbone: str | Path | None = None) -> World:
 def emoji_world(folder: Path, backbone: str | Path | None = None, inception: Path | None = None) -> World:
     """Emoji of every owner in the folder whose drawings the core does not hold, each concept drawn by its caption.
 
+    They are read at the size of the backbone's images.
+
     A tenth of the concepts is held out of all owners' images; those that the backbone knows by caption are drawn and
     compared.
 
@@ -59,21 +60,23 @@ def emoji_world(folder: Path, backbone: str | Path | None = None, inception: Pat
         IncompatibleError: the backbone knows none of the held-out concepts.
     """
     package = backbone or EMOJI_BACKBONE
-    names = [
-        name for name in EMOJI_SOURCES if name not in EMOJI_CORE and (folder / f"{name}_{EMOJI_SIZE}.parquet").is_file()
-    ]
+    public = check_package(find_package(package))
+    size, known = public.image_shape[1], frozenset(public.labels)
+    names = [name for name in EMOJI_SOURCES if name not in EMOJI_CORE and (folder / f"{name}_{size}.parquet").is_file()]
     if len(names) < 2:
         found = ", ".join(names) or "none"
-        raise InputError(f"{folder} holds the emoji of: {found}; expected two owners: make it with intarsia data emoji")
-    known = frozenset(check_package(find_package(package)).labels)
+        raise InputError(
+            f"{folder} holds emoji of {size} px of: {found}; expected two owners: make it with intarsia data emoji "
+            f"--size {size}"
+        )
     owners = []
-    for source in load_emoji(folder, names, EMOJI_SIZE, label="caption"):
+    for source in load_emoji(folder, names, size, label="caption"):
         kept, held = source.split(HELD_OUT_CONCEPTS, group=by_stem)
         owners.append(Owner(kept, held.select(lambda sample: sample.label in known)))
     if not any(len(owner.held) for owner in owners):
         raise IncompatibleError(f"the backbone {package} knows no caption of the held-out emoji; give one that does")
     world = among("emoji", owners, package, features_of(inception))
-    return replace(world, attributes=load_attributes(folder, names, EMOJI_SIZE))
+    return replace(world, attributes=load_attributes(folder, names, size))
 
 
 def among(name: str, owners: Sequence[Owner], package: str | Path, network: FeatureNetwork) -> World:
