@@ -14,7 +14,7 @@ pytest.importorskip("diffusers")
 import diffusers
 
 from intarsia.diffusion import ddim_transition
-from intarsia.errors import SettingsError
+from intarsia.errors import IncompatibleError, SettingsError
 from intarsia.integrations.diffusers import compose
 from intarsia.integrations.diffusers.process import process_of
 
@@ -22,6 +22,7 @@ from .tiny import BETAS, draw
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # theirs
 DDPM = diffusers.DDPMScheduler(**BETAS, clip_sample=False, timestep_spacing="trailing")
+CONTINUOUS = {"timestep_type": "continuous", "prediction_type": "v_prediction"}
 
 
 class Watched:
@@ -94,6 +95,21 @@ def test_what_bends_the_path_is_refused(
     composed._pipe = None
     with pytest.raises(SettingsError, match=r"bind\(pipe\)"):
         composed(torch.ones(1, 4, 8, 8), 5, torch.ones(1, 12, 16))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "words"),
+    [
+        (
+            diffusers.EulerDiscreteScheduler(timestep_type="continuous", use_karras_sigmas=True),
+            "which must count steps",
+        ),
+        (diffusers.EDMEulerScheduler(), "need a scheduler with alphas_cumprod"),
+    ],
+)
+def test_a_scheduler_that_hides_its_noise_level_is_refused(scheduler: Any, words: str) -> None:
+    with pytest.raises(IncompatibleError, match=words):
+        process_of(scheduler)
 
 
 def test_a_call_remembers_nothing_of_the_one_before(pipe: Any, loras: dict[str, Path]) -> None:

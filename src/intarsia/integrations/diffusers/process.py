@@ -42,10 +42,16 @@ def process_of(scheduler: Any) -> Process:
     """The forward process that a scheduler undoes.
 
     Raises:
-        IncompatibleError: a scheduler without alphas that is not one of flow matching, or an unknown prediction type.
+        IncompatibleError: a scheduler without alphas that is not one of flow matching, an unknown prediction type, or
+            timesteps that do not count steps.
     """
     config = scheduler.config
     prediction = config.get("prediction_type", "flow_prediction")
+    if prediction == "v_prediction" and config.get("timestep_type") == "continuous":
+        raise IncompatibleError(
+            f"{type(scheduler).__name__} with timestep_type 'continuous': weights that look at the image read noise "
+            "levels off timesteps, which must count steps; choose another scheduler, or weights 'uniform' or 'prior'"
+        )
     if prediction == "flow_prediction" or config.get("use_flow_sigmas", False):
         return Process(Flow(), "velocity")
     if prediction not in PREDICTION_OF or not hasattr(scheduler, "alphas_cumprod"):
