@@ -100,10 +100,7 @@ def test_what_bends_the_path_is_refused(
 @pytest.mark.parametrize(
     ("scheduler", "words"),
     [
-        (
-            diffusers.EulerDiscreteScheduler(timestep_type="continuous", use_karras_sigmas=True),
-            "which must count steps",
-        ),
+        (diffusers.EulerDiscreteScheduler(**CONTINUOUS), "which must count steps"),
         (diffusers.EDMEulerScheduler(), "need a scheduler with alphas_cumprod"),
     ],
 )

@@ -163,7 +163,7 @@ def broken(folder: Path, tensors: Tensors, saved: Path) -> dict[str, tuple[Any, 
         ),
         "LoKr": (file("lokr", {"lora_unet_x.lokr_w1": torch.ones(2)}), IncompatibleError, "is a LoKr"),
         "IA3": (peft("ia3", tensors, peft_type="IA3"), IncompatibleError, "peft's IA3, expected LORA"),
-        "alpha in words": (peft("a", tensors, lora_alpha="x"), InputError, "alpha of layer .* could not convert"),
+        "alpha in words": (peft("a", tensors, lora_alpha="x"), InputError, "alpha of layer .*could not convert"),
         "infinite alpha": (peft("i", tensors, lora_alpha=1e999), InputError, "alpha of layer .* .found inf"),
         "alpha by a broken pattern": (peft("p", tensors, alpha_pattern={"(": 1}), InputError, "unterminated"),
         "a header that is no object": (
