@@ -129,7 +129,8 @@ def routing_text(routing: Routing) -> str:
     if ROUTINGS.get(routing.name) is not type(routing):
         raise SettingsError(f"routing {routing.name} is not one of {', '.join(ROUTINGS)}, so it has no name")
     assert dataclasses.is_dataclass(routing)
-    return ":".join([routing.name, *map(str, dataclasses.astuple(routing))])
+    numbers = [str(value) for value in dataclasses.astuple(routing) if value is not None]
+    return ":".join([routing.name, *numbers])
 
 
 def peft_config(member: LoraMember) -> dict[str, Any]:
