@@ -22,7 +22,7 @@ from intarsia.routers import GaussianSettings, HeadSettings, PrototypeSettings
 
 
 def owners_scale(usual: Scale) -> Scale:
-    """Half an hour of one core for a seed: the usual steps and images would take three, the heads another."""
+    """Budgets that keep a seed under an hour of one core."""
     return replace(
         usual,
         steps=960,
