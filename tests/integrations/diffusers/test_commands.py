@@ -90,8 +90,9 @@ def test_a_vault_on_stable_diffusion(package: Path, pipe: Any, tmp_path: Path) -
 def test_what_is_wrong_is_one_line(package: Path, saved: Path, tmp_path: Path) -> None:
     vault, core = tmp_path / "v", tmp_path / "core"
     done("init", vault, "--backbone", package)
-    done("source", "add", vault, "ada", pictures(tmp_path / "ada", 3), *TERMS, "--crop")
-    done("train", vault, "ada", "--rank", "1", *QUICK)
+    for name in ("ada", "ben"):
+        done("source", "add", vault, name, pictures(tmp_path / name, 3), *TERMS, "--crop")
+        done("train", vault, name, "--rank", "1", *QUICK)
     for words, says in (
         (("convert", saved, core, *TERMS, "--digest", "0" * 64, "--out", tmp_path / "q"), "leave --digest out"),
         (("convert", core, core, *TERMS, "--out", tmp_path / "q"), "model_index.json"),
