@@ -68,7 +68,7 @@ class Panel:
 
 
 def plot(path: Path, panels: Sequence[Panel]) -> None:
-    """A PNG of panels side by side, two in a row where there are four; curves are named beside them, as in the first.
+    """A PNG of panels side by side, two in a row where there are four; several curves are named beside them.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -86,7 +86,7 @@ def plot(path: Path, panels: Sequence[Panel]) -> None:
     for number, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, columns, number)
         _fill(axes, panel)
-        if number == 1:  # beside the frames: within one, names hide whiskers
+        if number == 1 and len(panel.curves) > 1:  # beside the frames: within one, names hide whiskers
             figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
     figure.savefig(path, metadata={"Software": None})
 
