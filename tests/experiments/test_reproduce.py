@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from intarsia.compartments import DeepPrompts, FullCopy, Lora, TrainSettings
-from intarsia.errors import CorruptError, SettingsError, UnknownName
+from intarsia.errors import CorruptError, InputError, SettingsError, UnknownName, VaultError
 from intarsia.experiments.reproduce import RECIPES, Choice, Inputs, reproduce
 from intarsia.experiments.reproduce.alignment import alignment_scale
 from intarsia.experiments.reproduce.bench import Bench
@@ -49,6 +49,20 @@ def test_other_settings_are_refused_and_damage_is_named(tmp_path: Path) -> None:
     (tmp_path / "results.csv").write_text("seed,=FD\n0,many\n")
     with pytest.raises(CorruptError, match=r"results\.csv"):
         bench(tmp_path, steps=3)
+
+
+def test_a_folder_is_filled_by_one_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "tables" / "splits"
+
+    def meanwhile(*_: object) -> None:
+        with pytest.raises(VaultError, match="another run of reproduce is filling this table"):
+            reproduce("splits", out, on_phase=nobody, on_step=nobody)
+        raise InputError("no digits today")
+
+    monkeypatch.setattr("intarsia.experiments.reproduce.run.digits_world", meanwhile)
+    with pytest.raises(InputError, match="today"):
+        reproduce("splits", out, on_phase=nobody, on_step=nobody)
+    assert not out.exists()
 
 
 def test_intervals_are_students(tmp_path: Path) -> None:

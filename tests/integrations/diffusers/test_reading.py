@@ -65,6 +65,26 @@ def test_every_way_of_naming_is_read(name: str, pipe: Any, loras: dict[str, Path
             torch.testing.assert_close(mine.down, its.down)
 
 
+def test_linear_layers_and_convolutions_of_one_pixel_are_one_map(
+    pipe: Any, loras: dict[str, Path], tmp_path: Path
+) -> None:
+    modules = dict(pipe.unet.named_modules())
+    pixels = {n: m for n, m in modules.items() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (1, 1)}
+    layer, conv = next(iter(pixels.items()))
+    tensors = {key: t for key, t in doubled(load_peft(loras["a"])).items() if t.ndim == 2}
+    tensors |= {
+        f"{layer}.lora_A.weight": torch.ones(2, conv.in_channels, 1, 1),
+        f"{layer}.lora_B.weight": torch.ones(conv.out_channels, 2, 1, 1),
+    }
+    turned = {key: t.flatten(1) if t.ndim == 4 else t[..., None, None] for key, t in tensors.items()}
+    save_file(tensors, tmp_path / "own.safetensors")
+    save_file(turned, tmp_path / "turned.safetensors")
+    own, turned_member = compose(pipe, {name: tmp_path / f"{name}.safetensors" for name in ("own", "turned")}).members
+    assert own.scales.keys() == turned_member.scales.keys() >= {layer}
+    for name in own.scales:
+        torch.testing.assert_close(vars(turned_member.low_rank(name)), vars(own.low_rank(name)))
+
+
 def test_kohyas_block_names_of_sdxl_go_through_diffusers_own_conversion(loaded: Any, tmp_path: Path) -> None:
     from diffusers import StableDiffusionXLPipeline
 

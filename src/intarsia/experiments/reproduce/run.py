@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from intarsia.experiments.reproduce.scale import CLIP, DIGITS, EMOJI, PAPER, PAP
 from intarsia.experiments.reproduce.study import Study
 from intarsia.experiments.reproduce.world import World
 from intarsia.experiments.reproduce.worlds import digits_world, emoji_world, features_of, folder_world
+from intarsia.files import disk_errors
 from intarsia.vault.engines import Engine
+from intarsia.vault.locks import folder_lock
 
 SCALES = ("cpu", "paper")
 
@@ -49,6 +52,7 @@ def reproduce(
         UnknownName: no such recipe, scale or method.
         SettingsError: no seeds or images, what is missing or would not be used, or the folder keeps a run with other
             settings.
+        VaultError: another run is filling this folder's table.
     """
     if name not in RECIPES:
         raise UnknownName("recipe", name, RECIPES)
@@ -63,7 +67,8 @@ def reproduce(
     check_place(out, name)
     if isinstance(recipe, Calculation):
         _check_unused(name, scale, inputs)
-        return calculate(name, recipe, out, range(seeds), on_phase, on_step)
+        with _alone(out):
+            return calculate(name, recipe, out, range(seeds), on_phase, on_step)
     make_world, usual = _plan(name, recipe, scale, inputs)
     chosen = replace(choice.of(usual), seeds=tuple(range(seeds)))
     if CLIP in chosen.methods and CLIP not in usual.methods:
@@ -77,10 +82,25 @@ def reproduce(
         chosen.check_methods()
     if recipe.protects:
         check_settings(chosen.sampling)
-    on_phase("prepare the data and the judge")
-    world = make_world()
-    bounds = budget(chosen.over(len(world.images)))
-    return fill(name, out, world, bounds, on_phase, on_step, engine=inputs.engine)
+    with _alone(out):
+        on_phase("prepare the data and the judge")
+        world = make_world()
+        bounds = budget(chosen.over(len(world.images)))
+        return fill(name, out, world, bounds, on_phase, on_step, engine=inputs.engine)
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Two runs in one folder would write over each other's cells, so the second is refused."""
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    busy = f"{out}: another run of reproduce is filling this table; wait for it, or name another folder with --out"
+    with folder_lock(out, busy):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                out.rmdir()  # only if it is empty, as nothing came of the run
 
 
 def calculate(

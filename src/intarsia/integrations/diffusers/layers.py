@@ -13,7 +13,7 @@ import logging
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from diffusers.utils import convert_unet_state_dict_to_peft
@@ -73,7 +73,9 @@ def layers_of(target: Target, tensors: Mapping[str, Tensor], config: Mapping[str
             raise InputError(f"'{target.name}': tensor {key} belongs to no LoRA of {target.component}; is this one?")
         sides.setdefault(_layer(match["layer"], target), {})[SIDES[match["side"]]] = tensor
     alphas = {_layer(SIDE_END.sub("", key), target): value for key, value in _renamed(alphas).items()}
-    return {layer: _low_rank(target.name, layer, pair, alphas, config) for layer, pair in sides.items()}
+    modules = dict(target.model.named_modules())
+    found = {layer: _low_rank(target.name, layer, pair, alphas, config) for layer, pair in sides.items()}
+    return {layer: _shaped(low_rank, modules.get(layer)) for layer, low_rank in found.items()}
 
 
 def _low_rank(
@@ -91,6 +93,16 @@ def _low_rank(
     except (TypeError, ValueError, RuntimeError, re.error) as error:
         line = " ".join(str(error).split())
         raise InputError(f"'{name}': the alpha of layer {layer} cannot be read ({line}); restore the file") from error
+
+
+def _shaped(low_rank: LowRank, module: nn.Module | None) -> LowRank:
+    """A linear layer and a 1x1 convolution are the same map: files say the one where the model has the other."""
+    down, up = low_rank.down, low_rank.up
+    if isinstance(module, nn.Linear) and down.shape[2:] == up.shape[2:] == (1, 1):
+        return replace(low_rank, down=down.flatten(1), up=up.flatten(1))
+    if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and down.ndim == up.ndim == 2:
+        return replace(low_rank, down=down[..., None, None], up=up[..., None, None])
+    return low_rank
 
 
 def check_method(name: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
