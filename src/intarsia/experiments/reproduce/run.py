@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from intarsia.audit.clip import Clip
+from intarsia.checks import check_whole
 from intarsia.composition.protected import check_settings
 from intarsia.errors import SettingsError, UnknownName
 from intarsia.experiments.reproduce.aesthetic import SCORE, aesthetic_world
@@ -18,7 +20,7 @@ from intarsia.experiments.reproduce.recipes import RECIPES, Calculation, Recipe
 from intarsia.experiments.reproduce.scale import CLIP, DIGITS, EMOJI, PAPER, PAPER_CLASSES, PAPER_TEXT, Scale
 from intarsia.experiments.reproduce.study import Study
 from intarsia.experiments.reproduce.world import World
-from intarsia.experiments.reproduce.worlds import digits_world, emoji_world, features_of, folder_world
+from intarsia.experiments.reproduce.worlds import digits_world, emoji_world, features_of, folder_world, mnist_world
 from intarsia.files import disk_errors
 from intarsia.vault.engines import Engine
 from intarsia.vault.locks import folder_lock
@@ -152,33 +154,46 @@ def _check_unused(name: str, scale: str, inputs: Inputs) -> None:
 
 def _plan(name: str, recipe: Recipe, scale: str, inputs: Inputs) -> tuple[Callable[[], World], Scale]:
     """How the world is made, and the budgets there; whatever is missing or would be ignored is refused first."""
-    data, backbone, inception = inputs.data, inputs.backbone, inputs.inception
-    emoji = recipe.emoji
     if inputs.engine is not None and not recipe.hands_out:
         raise SettingsError(f"'{name}' measures what its trainings cost on this machine; leave --engine out")
     if not recipe.aligned and (strange := [n for n in ("clip", "answerer") if getattr(inputs, n) is not None]):
         raise SettingsError(f"'{name}' judges no image against its caption; leave --{strange[0]} out")
-    if scale == "paper" and recipe.pictured:
-        return _plan_of_captions(name, inputs)
+    if inputs.mnist is not None and (scale == "paper" or recipe.emoji == "always" or inputs.data is not None):
+        raise SettingsError(f"'{name}' is computed on other data than digits here; leave --mnist out")
     if scale == "paper":
-        if emoji == "always":
-            raise SettingsError(f"'{name}' is a table of emoji, which the paper has not; leave --scale paper out")
-        if data is None or backbone is None:
-            raise SettingsError(
-                "--scale paper needs --data, a folder with one sub-folder of images per class, and --backbone, a "
-                "package that 'intarsia convert' makes of imagenet256_uvit_large with its autoencoder"
-            )
-        usual = PAPER_CLASSES if recipe.by_label else PAPER
-        return lambda: folder_world(data, backbone, inception, captioned=recipe.by_label), recipe.scaled(usual)
-    if emoji == "always" and data is None:
+        return _plan_of_captions(name, inputs) if recipe.pictured else _plan_of_classes(name, recipe, inputs)
+    if recipe.emoji == "always" and inputs.data is None:
         raise SettingsError(f"'{name}' needs --data, the folder that 'intarsia data emoji' makes")
-    if emoji != "never" and data is not None:
+    if recipe.emoji != "never" and (data := inputs.data) is not None:
         judges = inputs.aligners  # none are given where nothing is judged
-        return lambda: replace(emoji_world(data, backbone, inception), aligners=judges()), recipe.scaled(EMOJI)
-    if data is not None or inception is not None:
-        given = "--inception" if data is None else "--data"
+        make = partial(emoji_world, data, inputs.backbone, inputs.inception)
+        return lambda: replace(make(), aligners=judges()), recipe.scaled(EMOJI)
+    return _plan_of_digits(name, recipe, inputs)
+
+
+def _plan_of_digits(name: str, recipe: Recipe, inputs: Inputs) -> tuple[Callable[[], World], Scale]:
+    if inputs.data is not None or inputs.inception is not None:
+        given = "--inception" if inputs.data is None else "--data"
         raise SettingsError(f"'{name}' at --scale cpu is computed on digits, which come along; leave {given} out")
-    return lambda: digits_world(backbone), recipe.scaled(DIGITS)
+    usual = recipe.scaled(DIGITS)
+    if inputs.mnist is None:
+        return partial(digits_world, inputs.backbone), usual
+    check_whole("--mnist", inputs.mnist)
+    return partial(mnist_world, inputs.mnist, inputs.backbone), usual
+
+
+def _plan_of_classes(name: str, recipe: Recipe, inputs: Inputs) -> tuple[Callable[[], World], Scale]:
+    """The same for pictures in folders of classes, at the paper's scale."""
+    if recipe.emoji == "always":
+        raise SettingsError(f"'{name}' is a table of emoji, which the paper has not; leave --scale paper out")
+    data, backbone, inception = inputs.data, inputs.backbone, inputs.inception
+    if data is None or backbone is None:
+        raise SettingsError(
+            "--scale paper needs --data, a folder with one sub-folder of images per class, and --backbone, a "
+            "package that 'intarsia convert' makes of imagenet256_uvit_large with its autoencoder"
+        )
+    usual = PAPER_CLASSES if recipe.by_label else PAPER
+    return partial(folder_world, data, backbone, inception, captioned=recipe.by_label), recipe.scaled(usual)
 
 
 def _plan_of_captions(name: str, inputs: Inputs) -> tuple[Callable[[], World], Scale]:

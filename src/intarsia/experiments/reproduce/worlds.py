@@ -1,8 +1,8 @@
-"""The worlds of the tables: digits that come along, emoji of several owners, and a folder of anybody's images."""
+"""The worlds of the tables: digits that come along or of other hands, emoji of owners, a folder of anybody's images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from intarsia.audit import (
     split_digits,
 )
 from intarsia.compartments.training import deterministic
-from intarsia.data import ReadOptions, by_stem, read_source
+from intarsia.data import ReadOptions, Sample, Source, by_id, by_stem, read_source
 from intarsia.data.collections.digits import digits
 from intarsia.data.collections.emoji import EMOJI_SOURCES, load_attributes, load_emoji
 from intarsia.data.collections.letters import letters
+from intarsia.data.collections.mnist import by_digit, mnist
 from intarsia.errors import IncompatibleError, InputError
 from intarsia.experiments.recipes import EMOJI_CORE, merged
 from intarsia.experiments.reproduce.world import Owner, World
@@ -34,17 +35,42 @@ HELD_OUT_IMAGES = 0.2
 def digits_world(backbone: str | Path | None = None) -> World:
     """Handwritten digits of 8 px on the backbone that saw letters; features of a network that reads digits."""
     split = split_digits(digits())
-    mine = Digits.of(split.judge)
-    rejects = make_rejects(mine, letters(6000, size=8, seed=1000).pixels(), count=20_000, seed=1)
-    with deterministic(1):
-        judge = fit_digit_network(mine, rejects, DigitSettings())
     return World(
         name="digits",
         package=backbone or DIGITS_BACKBONE,
         images=merged("all", split.train),
         reference=merged("reference", split.reference),
-        network=judge,
+        network=_reader(split.judge),
     )
+
+
+def mnist_world(count: int, backbone: str | Path | None = None) -> World:
+    """The same with `count` pictures of MNIST's digits in the place of those that come along, for larger sources.
+
+    The digits of a fifth are held out, with all pictures that were made of them. The network that gives features reads
+    digits of the hands that come along, as in `digits_world`.
+
+    Raises:
+        MissingExtra, CorruptError, SettingsError: as `mnist` does.
+        InputError: too few to hold some out.
+    """
+    images, reference = _held_out(mnist(count), "mnist", by_digit)
+    network = _reader(split_digits(digits()).judge)
+    return World(name="mnist", package=backbone or DIGITS_BACKBONE, images=images, reference=reference, network=network)
+
+
+def _reader(real: Sequence[Source]) -> FeatureNetwork:
+    mine = Digits.of(real)
+    rejects = make_rejects(mine, letters(6000, size=8, seed=1000).pixels(), count=20_000, seed=1)
+    with deterministic(1):
+        return fit_digit_network(mine, rejects, DigitSettings())
+
+
+def _held_out(source: Source, place: str, group: Callable[[Sample], str] = by_id) -> tuple[Source, Source]:
+    images, reference = source.split(HELD_OUT_IMAGES, group=group)
+    if min(len(images), len(reference)) < 2:
+        raise InputError(f"{place} holds {len(source)} images, too few to hold some out; give at least some dozens")
+    return images, reference
 
 
 def emoji_world(folder: Path, backbone: str | Path | None = None, inception: Path | None = None) -> World:
@@ -117,9 +143,7 @@ def folder_world(
     loose = [sample.file_name for sample in source.manifest if sample.label is None]
     if loose:
         raise InputError(f"{folder}: {loose[0]} is in no class ({len(loose)} such); put each class in its sub-folder")
-    images, reference = source.split(HELD_OUT_IMAGES)
-    if min(len(images), len(reference)) < 2:
-        raise InputError(f"{folder} holds {len(source)} images, too few to hold some out; give at least some dozens")
+    images, reference = _held_out(source, str(folder))
     return World(
         name=folder.name,
         package=backbone,
