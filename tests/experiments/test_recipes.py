@@ -177,7 +177,7 @@ def test_limit_ends_with_one_call_to_the_nearest(tmp_path: Path, world: World) -
     once = ("posterior", "ancestral")
     assert {(row.key["sources"], row.key["method"]) for row in bench.rows} == {
         ("0", "real"),
-        *((count, method) for count in ("8", "32") for method in ("gaussian", "prototype", *once)),
+        *((count, method) for count in ("8", "32") for method in ("gaussian", "prototype", "sticky", "ito", *once)),
         *(("64", method) for method in ("nearest", "top-1", *once)),
     }
     alone = {row.key["method"]: row.figures for row in bench.where(sources=64)}

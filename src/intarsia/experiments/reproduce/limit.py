@@ -4,6 +4,9 @@ The sum of sample-gradients stays the same, so sources of a n-th of the images g
 steps, lest there be too few. With one image per source the weights become a search for the nearest image: to x0_hat, as
 the paper's nearest neighbours are found (`nearest`), or to x_t in the noise it has (`top-1`; `posterior` draws from the
 likely ones). The first is led by what it led to: whoever is called first is near to its own x0_hat.
+
+Models of few images are peaked where the images themselves are not, so weights that know the images (`gaussian`) are no
+longer those of the models that are mixed. `ito` goes by the models, and `sticky` and `ancestral` mix none.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ COUNTS = (8, 32, 128)
 MOST_SOURCES = 1000  # of one image each; beyond, they are left out
 NEAREST = "nearest"
 FEWEST_STEPS, FEWEST_ROWS = 200, 8
+MOST_FOLLOWED = 32  # sources whose models `ito` asks at every step; beyond, that takes as long as all the rest
+UNTIMED = ("ancestral", "sticky", "ito")  # no weights, those of others, and weights that come with the models' answers
 RELATIVE_THRESHOLD = 0.08  # of the weight that all sources have at the start; 0.01 for eight, as usual
 ROUNDS = 9
 
@@ -44,7 +49,8 @@ def limit(study: Study) -> None:
     for seed in study.scale.seeds:
         for count in (count for count in COUNTS if count < images):
             routing = Threshold(RELATIVE_THRESHOLD / count)
-            several = {"gaussian": routing, "prototype": routing, "posterior": None, "ancestral": None}
+            several = {"gaussian": routing, "prototype": routing, "posterior": None, "ancestral": None, "sticky": None}
+            several |= {"ito": None} if count <= MOST_FOLLOWED else {}
             _count(study, yardstick, seed, count, several, PrototypeSettings())
         if images <= MOST_SOURCES:
             alone = {NEAREST: TopK(1), "top-1": None, "posterior": None, "ancestral": None}
@@ -70,7 +76,7 @@ def _count(
         method = "prototype" if name == NEAREST else name
         result = study.draw(team, list(team.sources), method, seed, routing=routing)
         figures = {**measured(result, yardstick), "copies": copied(result.images, study.world)}
-        if method != "ancestral":
+        if method not in UNTIMED:
             model = team.compose(list(team.sources), *METHODS[method])
             figures["router / call"] = router_cost(model, study.scale.sampling.batch)
         return {**figures, "bytes": _bytes(team)}
