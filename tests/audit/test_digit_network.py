@@ -41,7 +41,7 @@ def test_reads_held_out_images_and_refuses_rejects(network: DigitNetwork, held_o
     assert judgement.share >= 0.85
     others = make_rejects(held_out, NO_LETTERS, count=1500, seed=2)
     assert calibrated.judge(others.images).share <= 0.05
-    assert calibrated.accepted_by_kind(others)["noise"] <= 0.05
+    assert calibrated.judge(others.of_kind("noise")).share <= 0.05
 
 
 def test_calibration_takes_the_lowest_threshold(network: DigitNetwork, held_out: Digits):

@@ -28,7 +28,7 @@ from intarsia.composition import (
 )
 from intarsia.composition.member import shares_of
 from intarsia.composition.routing import Routing
-from intarsia.composition.weights import Weights
+from intarsia.composition.weights import Evidence, Weights
 from intarsia.diffusion import MixtureDenoiser, joint
 from intarsia.errors import SettingsError, UnknownName
 
@@ -68,7 +68,7 @@ def test_one_member_alone_is_the_member(routing: Routing) -> None:
     assert torch.equal(composed(alone, routing).run(range(7))(x_t, t), alone[0].x0_hat(x_t, t, [None] * 7))
 
 
-class Loud:
+class Loud(Evidence):
     """Weights that must not be asked."""
 
     name, isolated, passes, follows_path = "loud", True, 1.0, False
@@ -78,9 +78,6 @@ class Loud:
 
     def __call__(self, x_t: Tensor, t: Tensor, labels: Sequence[str | None]) -> Tensor:
         raise AssertionError("one member has no weights")
-
-    def show(self, x0_hat: Tensor) -> None:
-        pass
 
 
 @pytest.mark.parametrize("routing", [Full(), TopK(1), Threshold()], ids=lambda r: r.name)
@@ -297,6 +294,8 @@ def test_bad_compositions_are_named() -> None:
         CompositeDenoiser(some, torch.tensor([0.5, 0.6]), Prior(shares_of(some)), Full(), SCHEDULE, (2,))
     with pytest.raises(SettingsError, match="2 labels or prompts for 3 images"):
         sample(composed(some, Full()), 3, SampleSettings(), decode=lambda x: x, labels=["a", "b"])
+    with pytest.raises(SettingsError, match="label 3 is no text; give '3'"):
+        sample(composed(some, Full()), 1, SampleSettings(), decode=lambda x: x, labels=[3])
 
 
 @pytest.mark.parametrize(

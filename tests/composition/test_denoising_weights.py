@@ -69,6 +69,31 @@ def test_it_samples_with_its_cost_told() -> None:
     assert result.router_passes == 4 * 2 * 2 * 2
 
 
+def test_members_are_asked_for_what_the_images_are_asked_for() -> None:
+    """Also for a label that is public, and no source's own: here it moves what the first member says."""
+    some = members()
+    some[1].deaf = True
+    x_t, t = noisy(some, SCHEDULE, 0.4)
+    weights = DiffusionClassifier(some, SCHEDULE, levels=2)
+    asked = ["cat"] * len(x_t)
+    evidence = weights.start()
+    evidence.told(asked)
+    found = evidence(x_t, t, [None] * len(x_t))
+    torch.testing.assert_close(found, weights.log_density(x_t, t, asked))
+    assert not torch.allclose(found, weights.log_density(x_t, t, [None] * len(x_t)), atol=0.1)
+
+
+def test_a_composition_tells_them() -> None:
+    some = members()
+    weights = DiffusionClassifier(some, SCHEDULE, levels=2)
+    model = CompositeDenoiser(some, default_prior(some), weights, Full(), SCHEDULE, (2,), vocabulary=frozenset({"cat"}))
+    heard: list[object] = []
+    for member in some:
+        member.hears = heard.append
+    sample(model, 3, SampleSettings(steps=2), decode=lambda x: x, labels=["cat"] * 3)
+    assert {*heard} == {("cat",) * 3}
+
+
 def test_settings_are_checked() -> None:
     for wrong in ({"levels": 0}, {"seed": -1}):
         with pytest.raises(SettingsError, match=f"{next(iter(wrong))} is"):

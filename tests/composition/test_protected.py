@@ -110,6 +110,8 @@ def test_an_image_is_the_same_in_any_batch() -> None:
         (list(PAIR[:1]), 1, protected(), SampleSettings(), "alone protects nothing"),
         (list(PAIR), 0, protected(), SampleSettings(), "ask for at least one"),
         (list(PAIR), 1, protected(exponents=(1.0, 0.0)), SampleSettings(), "expected one positive number for each"),
+        (list(PAIR), 1, protected(cp_k=1.0), SampleSettings(), "without a limit, found cp_k 1; use sample_as"),
+        (list(PAIR), 1, Operator(), SampleSettings(), "found operator 'mixture'"),
         (list(PAIR), 1, protected(), SampleSettings(sampler="ddim"), "sampler ddpm, found ddim"),
         (list(PAIR), 1, protected(), SampleSettings(analytic_start=1.0), "analytic_start None, found 1.0"),
     ],
@@ -131,7 +133,9 @@ def test_a_label_that_a_member_would_ignore_is_refused() -> None:
         protect(model, 1, decode=lambda x: x, labels=["fix"])
 
 
-@pytest.mark.parametrize("wrong", [{"name": "average"}, {"particles": 4}, {"cp_k": -1.0}, {"tries": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"name": "average"}, {"particles": 4}, {"cp_k": -1.0}, {"tries": 0}, {"exponents": (0.5, 0.5)}]
+)
 def test_an_operator_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError):
         Operator(**wrong)

@@ -77,6 +77,14 @@ def test_ratios_are_those_of_the_densities() -> None:
     assert torch.allclose(log_ratios(MODEL, x, None, operator_from("protected")), product, atol=0.02, rtol=0.02)
 
 
+def test_a_prompt_that_weighs_the_sources_weighs_them_in_the_ratios() -> None:
+    x, told = torch.linspace(-2, 3.2, 30)[:, None], torch.tensor([[2.0, 0.0]])
+    log_q = torch.stack([member.log_q(x) for member in PAIR], dim=1)
+    mixture = (log_q + told.double().log_softmax(dim=1)).logsumexp(dim=1, keepdim=True) - log_q
+    model = replace(MODEL, told=lambda asked: told.expand(len(asked), 2))
+    assert torch.allclose(log_ratios(model, x, None, Operator()), mixture, atol=0.02, rtol=0.02)
+
+
 def test_what_one_source_alone_explains_is_drawn_again() -> None:
     free = sample(MODEL, 240, SETTINGS, decode=lambda x: x)
     assert 0.1 < (free.latents > 2).float().mean() < 0.25  # a sixth is the secret

@@ -47,8 +47,7 @@ def truth(mixture: GaussianMixture, x0: Tensor, settings: FlowSettings) -> Tenso
 def test_log_densities_are_exact_within_a_thousandth_of_a_nat_per_dimension(schedule: Schedule, dimension: int) -> None:
     mixture = source(dimension, 1, centre=0.5)
     x0 = mixture.sample(40, keyed_generator("credit images"))
-    reach = min(12.0, -schedule.log_snr(torch.ones((), dtype=torch.float64)).item() - 0.01)
-    settings = FlowSettings(probes=None, log_snr=(8.0, -reach))
+    settings = FlowSettings(probes=None)
     found = flow_density(drift_of(MixtureDenoiser(schedule, mixture)), schedule, x0, settings)
     assert (found.log_density - truth(mixture, x0, settings)).abs().max() < 1e-3 * dimension
     assert found.spread.eq(0).all()
@@ -109,13 +108,14 @@ def test_an_image_deep_in_one_sources_ground_owes_it_the_whole_divergence() -> N
     assert parts[0, 1].abs() < 1e-6
 
 
-def test_a_path_beyond_the_processs_own_noise_is_refused() -> None:
-    with pytest.raises(SettingsError, match="ends at a log-SNR of"):
-        flow_density(
-            drift_of(MixtureDenoiser(VPLinear(), source(1, 1, centre=0.0))),
-            VPLinear(),
-            torch.zeros(1, 1),
-            FlowSettings(log_snr=(8.0, -50.0)),
-        )
+def test_a_path_ends_where_the_process_does_and_not_where_images_show() -> None:
+    """Stable Diffusion's ends at -5.4: what it leaves of an image is a few thousandths of a nat per dimension."""
+    short, loud = VPLinear(beta_start=0.00085, beta_end=0.012, scaled=True), VPLinear(beta_end=0.004)
+    mixture, settings = source(3, 1, centre=0.5), FlowSettings(probes=None)
+    x0 = mixture.sample(40, keyed_generator("credit images"))
+    found = flow_density(drift_of(MixtureDenoiser(short, mixture)), short, x0, settings)
+    assert (found.log_density - truth(mixture, x0, settings)).abs().max() < 0.02 * 3
+    with pytest.raises(SettingsError, match=r"ends at a log-SNR of -1\.\d, where images show"):
+        flow_density(drift_of(MixtureDenoiser(loud, mixture)), loud, x0, settings)
     with pytest.raises(SettingsError, match="from the image, high, to the noise, low"):
         FlowSettings(log_snr=(-3.0, 4.0))

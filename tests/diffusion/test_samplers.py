@@ -201,6 +201,13 @@ def test_seed_seven_is_the_same_picture_in_any_batch(denoiser: MixtureDenoiser, 
         torch.testing.assert_close(together[row], draw(index)[0], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", [name for name, sampler in SAMPLERS.items() if sampler.stochastic])
+def test_what_draws_noise_needs_some(denoiser: MixtureDenoiser, name: str) -> None:
+    start = keyed_normal((2, *SHAPE), 0, dtype=torch.float64)
+    with pytest.raises(SettingsError, match="but noise is None"):
+        SAMPLERS[name](denoiser, start, time_grid(denoiser.schedule, 5))
+
+
 def test_seeds_and_steps_change_the_picture(denoiser: MixtureDenoiser) -> None:
     times = time_grid(denoiser.schedule, 12)
     start = ImageNoise(0, [0]).initial(SHAPE).double()

@@ -40,27 +40,6 @@ def test_variance_is_preserved(schedule: Schedule) -> None:
     torch.testing.assert_close(schedule.alpha(INNER) ** 2 + schedule.sigma(INNER) ** 2, torch.ones_like(INNER))
 
 
-@pytest.mark.parametrize("which", ["alpha", "sigma"])
-def test_derivatives_equal_autograd(schedule: Schedule, which: str) -> None:
-    t = INNER.clone().requires_grad_()
-    (expected,) = torch.autograd.grad(getattr(schedule, which)(t).sum(), t)
-    torch.testing.assert_close(getattr(schedule, f"d_{which}")(INNER), expected)
-
-
-@pytest.mark.parametrize("which", ["alpha", "sigma"])
-def test_derivatives_equal_finite_differences(schedule: Schedule, which: str) -> None:
-    # Mid-segment, so that VPLinear's kinks at n / 1000 are not straddled.
-    function, h = getattr(schedule, which), 1e-6
-    t = INNER[10:]
-    slope = (function(t + h) - function(t - h)) / (2 * h)
-    torch.testing.assert_close(getattr(schedule, f"d_{which}")(t), slope, rtol=1e-5, atol=1e-7)
-
-
-def test_derivatives_at_noise_are_finite(schedule: Schedule) -> None:
-    assert schedule.d_alpha(torch.ones(())).isfinite()
-    assert schedule.d_sigma(torch.ones(())).isfinite()
-
-
 def test_time_inverts_log_snr(schedule: Schedule) -> None:
     torch.testing.assert_close(schedule.time(schedule.log_snr(INNER)), INNER, rtol=1e-10, atol=1e-12)
 
@@ -84,7 +63,7 @@ def test_vp_linear_is_the_product_of_ddpm_at_every_grid_point(scaled: bool) -> N
 @pytest.mark.parametrize("shape", [(), (3,), (2, 1, 4)])
 def test_shape_and_dtype_are_those_of_t(schedule: Schedule, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     t = torch.full(shape, 0.5, dtype=dtype)
-    for function in (schedule.alpha, schedule.sigma, schedule.d_alpha, schedule.d_sigma, schedule.log_snr):
+    for function in (schedule.alpha, schedule.sigma, schedule.log_snr):
         assert function(t).shape == shape
         assert function(t).dtype == dtype
 

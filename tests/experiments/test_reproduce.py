@@ -13,8 +13,10 @@ from intarsia.errors import CorruptError, InputError, SettingsError, UnknownName
 from intarsia.experiments.reproduce import RECIPES, Choice, Inputs, reproduce
 from intarsia.experiments.reproduce.alignment import alignment_scale
 from intarsia.experiments.reproduce.bench import Bench
+from intarsia.experiments.reproduce.credits import partner
 from intarsia.experiments.reproduce.figures import ratio, spread
 from intarsia.experiments.reproduce.owners import owners_scale
+from intarsia.experiments.reproduce.recipes import Recipe
 from intarsia.experiments.reproduce.scale import DIGITS, EMOJI, METHODS, PAPER, PAPER_CLASSES, PAPER_TEXT, larger
 
 
@@ -63,6 +65,41 @@ def test_a_folder_is_filled_by_one_run_at_a_time(tmp_path: Path, monkeypatch: py
     with pytest.raises(InputError, match="today"):
         reproduce("splits", out, on_phase=nobody, on_step=nobody)
     assert not out.exists()
+
+
+class Reached(Exception):
+    """Everything that can be refused beforehand was let through."""
+
+
+@pytest.mark.parametrize("name", sorted(name for name, recipe in RECIPES.items() if isinstance(recipe, Recipe)))
+def test_every_table_can_be_asked_for_as_it_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reached(*_: object) -> None:
+        raise Reached
+
+    for world in ("digits_world", "emoji_world"):
+        monkeypatch.setattr(f"intarsia.experiments.reproduce.run.{world}", reached)
+    inputs = Inputs(data=tmp_path) if RECIPES[name].emoji == "always" else Inputs()
+    with pytest.raises(Reached):
+        reproduce(name, tmp_path / "out", inputs=inputs, on_phase=nobody, on_step=nobody)
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler", "said"),
+    [
+        ("limit", "heun", "the method 'ito' reads the fresh noise of every step, and 'heun' adds none; give another"),
+        ("credit", "dpmpp_2m_sde", "follows images along the path of 'ddpm'; leave --sampler dpmpp_2m_sde out"),
+        ("splits", "ddim", "and 'ddim' adds none; leave it out: --methods"),
+    ],
+)
+def test_samplers_that_a_table_cannot_follow_are_refused_first(
+    name: str, sampler: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        reproduce(name, tmp_path / "out", choice=Choice(sampler=sampler), on_phase=nobody, on_step=nobody)
+
+
+def test_truths_are_compared_in_the_same_pairs_however_many_seeds_there_are() -> None:
+    assert [partner(seed) for seed in range(6)] == [1, 2, 0, 4, 5, 3]
 
 
 def test_intervals_are_students(tmp_path: Path) -> None:

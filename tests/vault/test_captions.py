@@ -151,6 +151,9 @@ def test_a_prompt_may_weigh_the_sources_by_what_their_captions_say(
     assert weighed.weights[:, 0, oak].min() > 0.7 > 0.4 > weighed.weights[:, 1, oak].max()
     with pytest.raises(SettingsError, match="weigh sources by a prompt; give one"):
         model.draw(2, settings, prompt_weights=True)
+    shielded = vault.compose(operator="protected")
+    with pytest.raises(SettingsError, match="the protected operator weighs nobody; leave them out"):
+        shielded.draw(2, settings, prompt="blue", prompt_weights=True)
     with pytest.raises(IncompatibleError, match="'fir' has no router part 'caption'"):
         train(vault, captioned("fir"), text).compose("fir").draw(1, settings, prompt="a", prompt_weights=True)
     with pytest.raises(SettingsError, match="fitted to captions, which the adapter 'lora' does not read"):

@@ -153,10 +153,6 @@ class DigitNetwork:
             raise InputError(f"{count} rejects cannot show that at most {accept:.1%} are accepted: give more")
         return replace(self, threshold=torch.nextafter(chances[most], torch.tensor(math.inf)).item())
 
-    def accepted_by_kind(self, rejects: Rejects) -> dict[str, float]:
-        """Share of the rejects that are accepted, per kind: blends are harder to refuse than noise."""
-        return {kind: self.judge(rejects.of_kind(kind)).share for kind in sorted(set(rejects.kinds))}
-
     def _checked(self, images: Tensor) -> Tensor:
         side = self.image_size
         if images.ndim != 4 or images.shape[1:] != (1, side, side):

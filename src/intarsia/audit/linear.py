@@ -22,7 +22,7 @@ def logits(x: Tensor, params: Tensor) -> Tensor:
 
 def best_ridge(x: Tensor, place: Tensor, ridges: Sequence[float], *, rounds: int) -> float:
     """The weight decay that predicts the classes (N,) of a held-out fifth of x (N, d) best."""
-    # Every fifth row of each class: sources are in the order of their hashes, so this is a random fifth.
+    # Every fifth row: sources are in the order of their hashes, so this is a random fifth of each class.
     held = torch.arange(len(x)) % 5 == 0
     classes = int(place.max()) + 1
 

@@ -216,7 +216,7 @@ def sample(
                 on_progress=lambda done, total: bars.show("sampling", done, total),
             )
         about: dict[str, object] = {"vault": str(vault), "principal": principal}
-        about |= mixing.document() | _about(composition, result)
+        about |= mixing.document() | _about(composition, result) | {"prompt_weights": motif.prompt_weights}
         _write(result, about, scratch, grid=grid)
         composition.check()
     calls = f"{about['calls_per_image']:.1f} network calls per image"

@@ -277,7 +277,7 @@ def _parts(given: Sequence[str] | None) -> Sequence[str]:
 def _all(vault: Vault, trained: set[str]) -> list[str]:
     sources = [source.name for source in vault.sources() if source.signer is None]
     if not sources:
-        raise SettingsError(f"{vault.place} has no sources; add one with `intarsia source add`")
+        raise SettingsError(f"{vault.place} has no sources to train; add one with `intarsia source add`")
     if wanted := [name for name in sources if name not in trained]:
         return wanted
     raise SettingsError("every source is trained already; name those to train afresh and say --restart")

@@ -315,6 +315,7 @@ class _Branch:
         known = model.labels
         self.telling = [label if isinstance(label, str) and label in known else None for label in labels]
         self.evidence = model.weights.start()
+        self.evidence.told(labels)
         self._log_prior = model.prior.double().log()
         if model.told is not None:
             self._log_prior = self._log_prior + model.told(labels)

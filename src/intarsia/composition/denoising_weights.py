@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from intarsia.checks import check_seed, check_whole
-from intarsia.composition.member import Labels, Member, shares_of
-from intarsia.composition.weights import Evidence, Memoryless
+from intarsia.composition.member import Conditions, Labels, Member, shares_of
+from intarsia.composition.weights import Evidence
 from intarsia.diffusion import Schedule, expand, keyed_normal
 from intarsia.routers import label_log_shares
 
@@ -56,22 +56,17 @@ class DiffusionClassifier:
         return 2.0 * self.levels * len(self.members)
 
     def start(self) -> Evidence:
-        shares = shares_of(self.members)
-
-        def evidence(x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:
-            return self.log_density(x_t, t, labels) + label_log_shares(shares, labels)
-
-        return Memoryless(evidence)
+        return _ClassifierEvidence(self)
 
     # I-MMSE, pointwise: log p(x) = const - 1/2 integral of E ||x - E[x | z]||^2 over gamma; here in log gamma
     @torch.no_grad()
-    def log_density(self, x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:
+    def log_density(self, x_t: Tensor, t: Tensor, asked: Conditions) -> Tensor:
         """log p_t^i(x_t | y) for every member, up to a number that they share.
 
         Args:
             x_t: (B, ...), of any origin.
             t: (B,); at t = 0 x_t is clean. Where it is all noise the answer is 0 for everybody.
-            labels: one label or None per image.
+            asked: one label, caption or None per image.
         Returns:
             (B, n) float64.
         """
@@ -83,7 +78,7 @@ class DiffusionClassifier:
         for level in range(self.levels):
             gamma = (first + (level + 0.5) * width).exp()
             noise = self._noise(x_t, t, level)
-            errors = (self._errors(x_t, t, labels, gamma, noise) + self._errors(x_t, t, labels, gamma, -noise)) / 2
+            errors = (self._errors(x_t, t, asked, gamma, noise) + self._errors(x_t, t, asked, gamma, -noise)) / 2
             total -= 0.5 * (width * gamma)[:, None] * errors
         return total.where(width[:, None] > 0, 0.0)
 
@@ -102,7 +97,7 @@ class DiffusionClassifier:
         key = ("diffusion classifier", self.seed, level)
         return torch.stack([keyed_normal(x_t.shape[1:], *key, time.hex()) for time in times.tolist()])[rows].to(x_t)
 
-    def _errors(self, x_t: Tensor, t: Tensor, labels: Labels, gamma: Tensor, noise: Tensor) -> Tensor:
+    def _errors(self, x_t: Tensor, t: Tensor, asked: Conditions, gamma: Tensor, noise: Tensor) -> Tensor:
         """||x_t - E_i[x_t | z]||^2 for x_t noised to `gamma` (B,) with `noise` (B, ...): (B, n) float64."""
         alpha, sigma = self.schedule.alpha(t.double()), self.schedule.sigma(t.double())
         later = self.schedule.time(2 * alpha.log() - (sigma**2 + 1 / gamma).log())
@@ -115,7 +110,22 @@ class DiffusionClassifier:
         b = alpha - a * alpha_later
         errors = []
         for member in self.members:
-            x0_hat = member.x0_hat(z, later.to(t.dtype), labels)
+            x0_hat = member.x0_hat(z, later.to(t.dtype), asked)
             wrong = x_t - expand(a, x_t) * z - expand(b, x_t) * x0_hat
             errors.append(wrong.double().square().flatten(1).sum(dim=1))
         return torch.stack(errors, dim=1)
+
+
+class _ClassifierEvidence(Evidence):
+    """The members are asked for what the images are asked for, captions and public labels included."""
+
+    def __init__(self, weights: DiffusionClassifier):
+        self._weights, self._shares = weights, shares_of(weights.members)
+        self._asked: Conditions | None = None
+
+    def told(self, asked: Conditions) -> None:
+        self._asked = asked
+
+    def __call__(self, x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:
+        asked = labels if self._asked is None else self._asked
+        return self._weights.log_density(x_t, t, asked) + label_log_shares(self._shares, labels)

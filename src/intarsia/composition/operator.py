@@ -50,6 +50,8 @@ class Operator:
             check_whole("particles", self.particles, most=MOST_PARTICLES)
             if not self.protects:
                 raise SettingsError(f"the mixture has no particles, found {self.particles}; use operator 'protected'")
+        if self.exponents is not None and not self.protects:
+            raise SettingsError(f"the mixture has no exponents, found {self.exponents}; use operator 'protected'")
         check_number("resample_below", self.resample_below, least=0, most=1)
         if self.tries is not None:
             check_whole("tries", self.tries, most=MOST_TRIES)

@@ -48,7 +48,8 @@ def protect(
     Image k depends on (seed, k) alone, up to rounding, or exactly if asked to (`batch_invariant`).
 
     Args:
-        settings: those of `ddpm`, without guidance or analytic start; `batch` counts particles.
+        settings: those of `ddpm`, without guidance or analytic start; `batch` counts particles, of which
+            those of one image always go together.
         operator: `protected`; None is that with its usual settings.
         decode: latents (B, *latent_shape) to images (B, C, H, W).
         labels: one label or None per image.
@@ -61,6 +62,9 @@ def protect(
     """
     check_asked(count, labels)
     settings, operator = settings or SampleSettings(), operator or Operator(name=PROTECTED)
+    if not operator.protects or operator.cp_k is not None:
+        found = f"operator '{operator.name}'" if not operator.protects else f"cp_k {operator.cp_k:g}"
+        raise SettingsError(f"this draws by the protected operator, without a limit, found {found}; use sample_as")
     with model.drawing(count):
         indices = range(first, first + count)
         return draw_protected(model, indices, settings, operator, decode=decode, labels=labels, on_progress=on_progress)

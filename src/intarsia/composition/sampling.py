@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from intarsia.backbone.text import Prompt
 from intarsia.composition.analytic import Switch, find_switch
 from intarsia.composition.composite import CompositeDenoiser, CompositeRun
 from intarsia.composition.member import Conditions, labels_of, prompts_of
@@ -98,12 +99,15 @@ def check_asked(count: int, labels: Conditions | None) -> None:
     """Refuse what cannot be drawn.
 
     Raises:
-        SettingsError: no images, or labels or prompts of another length.
+        SettingsError: no images, labels or prompts of another length, or labels that are no text.
     """
     if count < 1:
         raise SettingsError(f"{count} images were asked for; ask for at least one")
     if labels is not None and len(labels) != count:
         raise SettingsError(f"{len(labels)} labels or prompts for {count} images; give one each")
+    for label in labels or ():
+        if label is not None and not isinstance(label, str | Prompt):
+            raise SettingsError(f"label {label!r} is no text; give '{label}'")
 
 
 def draw_mixture(

@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from intarsia.composition.member import Labels
+from intarsia.composition.member import Conditions, Labels
 from intarsia.diffusion import GaussianMixture, Schedule
 from intarsia.errors import SettingsError
 from intarsia.routers import GaussianBank, LabelShares, label_log_shares
@@ -42,6 +42,9 @@ class Evidence(ABC):
     @abstractmethod
     def __call__(self, x_t: Tensor, t: Tensor, labels: Labels) -> Tensor:
         """log p(y | i) + log p_t^i(x_t | y), up to a number per image: x_t (B, ...), t (B,) -> (B, n)."""
+
+    def told(self, asked: Conditions) -> None:  # noqa: B027 - most kinds know labels of the sources only
+        """Be told once what the members are asked for, row by row; for kinds that ask them too."""
 
     def show(self, x0_hat: Tensor) -> None:  # noqa: B027 - most kinds need not look
         """Be shown the composed x0_hat (B, ...) of a step."""

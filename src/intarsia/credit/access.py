@@ -120,7 +120,10 @@ def log_ratios(model: CompositeDenoiser, latents: Tensor, labels: Conditions | N
     if operator.protects:
         return (log_q @ operator.beta(model.names))[:, None] - log_q
     telling = [label if label in model.labels else None for label in labels_of(asked)]
-    log_share = (model.prior.double().log() + label_log_shares(shares_of(model.members), telling)).log_softmax(dim=1)
+    log_share = model.prior.double().log() + label_log_shares(shares_of(model.members), telling)
+    if model.told is not None:
+        log_share = log_share + model.told(asked)
+    log_share = log_share.log_softmax(dim=1)
     return (log_q + log_share).logsumexp(dim=1, keepdim=True) - log_q
 
 

@@ -19,6 +19,8 @@ from intarsia.checks import check_number, check_seed, check_whole
 from intarsia.diffusion import Denoiser, Schedule, expand, keyed_generator
 from intarsia.errors import SettingsError
 
+NOISE = -5.0
+"""The log-SNR at which what is left of an image, but for its mean, is nothing beside the noise."""
 Drifts = Callable[[Tensor, float], Tensor]
 """(z (B, ...), u) -> the parts of dz/du, (B, n, ...); the drift is their sum over n."""
 
@@ -31,8 +33,9 @@ class FlowSettings:
         steps: of Runge and Kutta's method, uniform in log-SNR; each asks the model at four points.
         probes: directions in which the divergence is measured (Hutchinson), two calls each; None takes every
             dimension, which is exact and affordable for a few dozen of them.
-        log_snr: where the path begins, at the image, and where it ends, in the noise. The density is that of the image
-            with noise of the first level: without any, an image of a thin set has none.
+        log_snr: where the path begins, at the image, and where it ends, in the noise; a process that ends before ends
+            the path as well. The density is that of the image with noise of the first level: without any, an image of a
+            thin set has none.
         step: length of the difference quotient, in standard deviations of the noise.
         seed: of the probes.
     """
@@ -78,13 +81,16 @@ def flow_density(drifts: Drifts, schedule: Schedule, x0: Tensor, settings: FlowS
     """Log-density of images (N, ...) under a model given by the parts of its drift.
 
     Raises:
-        SettingsError: the forward process does not reach the noise that the settings name.
+        SettingsError: the forward process ends in so little noise that more than the mean of an image is left in it.
     """
     settings = settings or FlowSettings()
-    first, last = (-level / 2 for level in settings.log_snr)
-    reached = -schedule.log_snr(torch.ones((), dtype=torch.float64)).item() / 2
-    if last > reached:
-        raise SettingsError(f"this process ends at a log-SNR of {-2 * reached:.1f}, the path at {settings.log_snr[1]}")
+    reached = schedule.log_snr(torch.ones((), dtype=torch.float64)).item()
+    if reached > NOISE:
+        raise SettingsError(
+            f"this process ends at a log-SNR of {reached:.1f}, where images show; a density needs one that ends at "
+            f"{NOISE:g} or below"
+        )
+    first, last = (-level / 2 for level in (settings.log_snr[0], max(settings.log_snr[1], reached)))
     directions = probes(x0, settings)
     parts = torch.zeros(len(x0), len(directions), 1, dtype=torch.float64)
     z, width = signal(first) * x0, (last - first) / settings.steps

@@ -59,10 +59,7 @@ def ddim(
     Raises:
         SettingsError: times that do not fall to 0, eta out of range, or eta > 0 without noise.
     """
-    if eta > 0 and noise is None:
-        raise SettingsError(
-            f"eta = {eta} draws fresh noise at each step, but noise is None: give ImageNoise(seed, indices)"
-        )
+    _check_noise(eta, noise)
     for step, (t, s) in enumerate(checked_times(times)):
         transition = ddim_transition(denoiser.schedule, t, s, eta)
         x0_hat = yield _at(x_t, t)
@@ -141,6 +138,7 @@ def dpmpp_2m_sde(
 def _extrapolating(
     denoiser: Denoiser, x_t: Tensor, times: Tensor, eta: float, noise: StepNoise | None, on_step: OnStep | None
 ) -> Steps:
+    _check_noise(eta, noise)
     schedule = denoiser.schedule
     previous_x0_hat, previous_h = x_t, math.inf
     for step, (t, s) in enumerate(checked_times(times)):
@@ -242,6 +240,13 @@ def _at(x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
     # Half precision would move t itself: .999 is 1 in bfloat16.
     dtype = torch.promote_types(x_t.dtype, torch.float32)
     return x_t, torch.full((len(x_t),), t, dtype=dtype, device=x_t.device)
+
+
+def _check_noise(eta: float, noise: StepNoise | None) -> None:
+    if eta > 0 and noise is None:
+        raise SettingsError(
+            f"eta = {eta} draws fresh noise at each step, but noise is None: give ImageNoise(seed, indices)"
+        )
 
 
 def _fresh_noise(transition: Transition, noise: StepNoise | None, step: int, *, like: Tensor) -> Tensor | float:

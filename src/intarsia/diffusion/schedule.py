@@ -41,14 +41,6 @@ class Schedule(ABC):
         """Noise coefficient, rising from 0."""
         return _in_float64(self._sigma, t)
 
-    def d_alpha(self, t: Tensor) -> Tensor:
-        """Derivative of `alpha` in t."""
-        return _in_float64(self._d_alpha, t)
-
-    def d_sigma(self, t: Tensor) -> Tensor:
-        """Derivative of `sigma` in t; infinite at t = 0 for `VPLinear`, whose sigma starts like a square root."""
-        return _in_float64(self._d_sigma, t)
-
     def log_snr(self, t: Tensor) -> Tensor:
         """2 log(alpha / sigma): +inf at t = 0, falling, -inf where alpha = 0."""
         return _in_float64(lambda u: 2 * (self._alpha(u).log() - self._sigma(u).log()), t)
@@ -76,12 +68,6 @@ class Schedule(ABC):
     def _sigma(self, t: Tensor) -> Tensor: ...
 
     @abstractmethod
-    def _d_alpha(self, t: Tensor) -> Tensor: ...
-
-    @abstractmethod
-    def _d_sigma(self, t: Tensor) -> Tensor: ...
-
-    @abstractmethod
     def _time(self, log_snr: Tensor) -> Tensor: ...
 
 
@@ -98,13 +84,6 @@ class _Stepwise(Schedule):
     # expm1 keeps sigma accurate where it is small: 1 - alpha_bar would lose every digit there.
     def _sigma(self, t: Tensor) -> Tensor:
         return (-torch.expm1(self._log_alpha_bar(t))).sqrt()
-
-    def _d_alpha(self, t: Tensor) -> Tensor:
-        return self._alpha(t) * self._slope(t) / 2
-
-    # From alpha^2 + sigma^2 = 1.
-    def _d_sigma(self, t: Tensor) -> Tensor:
-        return -self._alpha(t) * self._d_alpha(t) / self._sigma(t)
 
     def _time(self, log_snr: Tensor) -> Tensor:
         falling = self._table(log_snr)
@@ -205,12 +184,6 @@ class Cosine(Schedule):
     def _sigma(self, t: Tensor) -> Tensor:
         return (math.pi / 2 * t).sin()
 
-    def _d_alpha(self, t: Tensor) -> Tensor:
-        return -math.pi / 2 * self._sigma(t)
-
-    def _d_sigma(self, t: Tensor) -> Tensor:
-        return math.pi / 2 * self._alpha(t)
-
     def _time(self, log_snr: Tensor) -> Tensor:
         return 2 / math.pi * (-log_snr / 2).exp().atan()
 
@@ -227,12 +200,6 @@ class Flow(Schedule):
 
     def _sigma(self, t: Tensor) -> Tensor:
         return t
-
-    def _d_alpha(self, t: Tensor) -> Tensor:
-        return -torch.ones_like(t)
-
-    def _d_sigma(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
 
     def _time(self, log_snr: Tensor) -> Tensor:
         return (-log_snr / 2).sigmoid()

@@ -57,7 +57,7 @@ def captions_demo(stage: Stage, folder: Path) -> Report:
         for source in owners.kept:
             vault.add_source(source.name, source)
     with stage.phase(f"train {len(OWNERS)} compartments, each on its owner's pictures and captions alone"):
-        train_all(stage, vault, OWNERS, replace(TRAINING, seed=stage.seed))
+        train_all(stage, vault, OWNERS, _training(stage))
     return captions_page(stage, vault, owners)
 
 
@@ -93,9 +93,13 @@ def captions_page(stage: Stage, vault: Vault, owners: Owners) -> Report:
             _judged(owners, classifier, judged, concepts),
             _rest(stage, judged[ALL]),
         ],
-        settings=json.dumps({"training": TRAINING.settings(), "sampling": asdict(_settings(stage))}, indent=1),
+        settings=json.dumps({"training": _training(stage).settings(), "sampling": asdict(_settings(stage))}, indent=1),
         sources=[f"{source.name}: {source.attribution} ({source.licence})" for source in owners.kept],
     )
+
+
+def _training(stage: Stage) -> TrainSettings:
+    return replace(TRAINING, seed=stage.seed)
 
 
 def _settings(stage: Stage) -> SampleSettings:

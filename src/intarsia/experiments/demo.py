@@ -76,6 +76,8 @@ def run_demo(
         raise SettingsError(
             f"the demo '{data}' needs the emoji: run 'intarsia data emoji FOLDER', then pass --emoji FOLDER"
         )
+    if data == "digits" and emoji is not None:
+        raise SettingsError("the demo 'digits' has no emoji; leave --emoji out, or say --data emoji or captions")
     clear(out)
     stage = Stage(out, seed, on_phase, on_step)
     if emoji is None or data == "digits":

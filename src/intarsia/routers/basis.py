@@ -22,7 +22,7 @@ CORE_COMPONENTS = 8
 CORE_PSEUDO_COUNT = 100.0
 RIDGE = 0.01  # of the core's mean variance
 _ROUNDS = 20
-_MOST = 4096  # core samples that the core's mixture is fitted to
+_MOST = 4096  # core samples that the core's mixture is fitted to, at least; fewer than twice as many
 
 
 @final

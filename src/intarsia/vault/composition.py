@@ -147,6 +147,9 @@ class Composition:
         if prompt_weights:
             if prompt is None:
                 raise SettingsError("prompt_weights weigh sources by a prompt; give one, or leave them out")
+            if self.operator.protects or not self.compartments:
+                what = "the protected operator weighs nobody" if self.operator.protects else "a soup has no captions"
+                raise SettingsError(f"prompt_weights weigh sources by a prompt, and {what}; leave them out")
             model = replace(model, told=CaptionBank([read_caption_part(each) for each in self.compartments]))
         drawing = Drawing(
             model,

@@ -95,6 +95,15 @@ def test_a_saved_composition_needs_its_eyes_again(
     torch.testing.assert_close(draw(pipe), expected)
 
 
+def test_a_saved_composition_that_does_not_look_takes_no_eyes(
+    pipe: Any, sighted: dict[str, Path], model: Path, tmp_path: Path
+) -> None:
+    compose(pipe, sighted).save_pretrained(tmp_path / "saved", with_base=False)
+    pipe.unet = pipe.unet.release()
+    with pytest.raises(SettingsError, match="found weights 'gaussian'; leave it out"):
+        load_composition(pipe, tmp_path / "saved", clip=model)
+
+
 def test_what_cannot_look(loaded: Any, pipe: Any, sighted: dict[str, Path], model: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="give clip="):
         compose(pipe, sighted, weights="clip")

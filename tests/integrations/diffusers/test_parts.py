@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -199,6 +200,7 @@ def test_parts_that_cannot_be_used(pipe: Any, loaded: Any, routed: dict[str, Pat
         ({"plain": plain}, {}, SettingsError, r"'plain' has no router part: .* fit_router\(pipe, images, place\)"),
         ({"base": None}, {}, SettingsError, "'base' has no folder .* routers="),
         ({}, {"routers": {"c": routed["b"]}}, UnknownName, "unknown member 'c'"),
+        ({}, {"routers": {"a": routed["b"]}, "weights": "ito"}, SettingsError, "weights 'ito' read none; leave them"),
     ]
     for more, settings, error, words in refusals:
         with pytest.raises(error, match=words):
@@ -227,6 +229,27 @@ def test_what_is_drawn_must_have_the_size_the_parts_were_fitted_for(pipe: Any, r
     compose(pipe, routed)
     with pytest.raises(IncompatibleError, match=r"fitted to latents \(4, 8, 8\), and \(4, 16, 16\) are drawn"):
         draw(pipe, height=32, width=32)
+
+
+def test_parts_fitted_in_full_precision_serve_half_of_it(pipe: Any, routed: dict[str, Path]) -> None:
+    pipe.vae = copy.deepcopy(pipe.vae).to(torch.bfloat16)  # which rounds the weights that the parts were fitted with
+    compose(pipe, routed)
+    assert draw(pipe).isfinite().all()
+
+
+def test_a_lora_of_any_name_is_read_beside_its_router_part(pipe: Any, routed: dict[str, Path], tmp_path: Path) -> None:
+    for name, place in routed.items():
+        shutil.copytree(place, tmp_path / name)
+        for file in ("adapter_model.safetensors", "pytorch_lora_weights.safetensors"):
+            if (tmp_path / name / file).exists():
+                (tmp_path / name / file).rename(tmp_path / name / "pixel-art.safetensors")
+    composed = compose(pipe, {name: tmp_path / name for name in routed})
+    assert all(member.scales for member in composed.members)
+
+
+def test_the_size_of_a_pipeline_that_has_an_autoencoder_and_does_not_say_its_scale(loaded: Any) -> None:
+    silent = types.SimpleNamespace(unet=loaded.unet, vae=loaded.vae)
+    assert side_of(silent, "unet") == side_of(loaded, "unet") == 16
 
 
 def test_parts_elsewhere_and_the_prior_by_hand(loaded: Any, routed: dict[str, Path], pipe: Any, tmp_path: Path) -> None:

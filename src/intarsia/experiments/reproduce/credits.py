@@ -121,14 +121,17 @@ def _judged(study: Study, domain: str, sources: Sequence[Source], seed: int) -> 
         on_progress=lambda done, total: study.bench.on_step("draw", done, total),
     )
     log_q = log_q_of(model, BackboneMember(team.backbone, 1, precision="float32"), result.latents)
-    seeds = study.scale.seeds
-    other = seeds[(seeds.index(seed) + 1) % len(seeds)]
     return Judged(
         credited(model, result.latents, Trace.of(result), log_q, FLOWS),
         composed_values(log_q, model.prior),
         _truth(study, domain, sources, seed, result.latents),
-        _truth(study, domain, sources, other, result.latents),
+        _truth(study, domain, sources, partner(seed), result.latents),
     )
+
+
+def partner(seed: int) -> int:
+    """The seed whose truth a seed's is compared with: three by three in a ring, however many seeds there are."""
+    return seed // 3 * 3 + (seed + 1) % 3
 
 
 def _truth(study: Study, domain: str, sources: Sequence[Source], seed: int, x0: Tensor) -> Truth:

@@ -38,8 +38,10 @@ from intarsia.experiments.reproduce.study import Study
 class Recipe:
     """A table: what it asks, how it is filled and summed up.
 
-    `emoji`: whether it is of emoji at `--scale cpu`; `compares`: whether it is a table of all methods; `by_label`:
-    whether images are drawn for the classes of a folder at `--scale paper`; `scaled`: what it makes of usual budgets;
+    `emoji`: whether it is of emoji at `--scale cpu`; `compares`: whether it is a table of all methods; `methods`: of
+    its own, as far as they ask something of router parts or of the sampler; `sampler`: the only one that it can follow;
+    `by_label`: whether images are drawn for the classes of a folder at `--scale paper`; `scaled`: what it makes of
+    usual budgets;
     `aligned`: whether images are judged against their captions; `pictured`: whether at `--scale paper` it is of
     pictures with captions; `counted`: whether `--counts` says among how many sources; `draws`: whether images are drawn
     at all; `hands_out`: whether an engine may train its compartments; `protects`: whether the protected operator draws.
@@ -50,6 +52,8 @@ class Recipe:
     report: Callable[[Bench, str], Path]
     emoji: Literal["never", "optional", "always"] = "never"
     compares: bool = False
+    methods: tuple[str, ...] = ()
+    sampler: str | None = None
     by_label: bool = False
     scaled: Callable[[Scale], Scale] = lambda scale: scale
     aligned: bool = False
@@ -112,6 +116,7 @@ RECIPES: Mapping[str, Recipe | Calculation[Any]] = MappingProxyType(
             "How small can sources be? Where do quality and cost break as they become more and smaller?",
             limit,
             report_limit,
+            methods=("gaussian", "prototype", "ito"),
         ),
         "domains": Recipe(
             "How soon does it show whose image it will be, and what does naive averaging cost?",
@@ -172,6 +177,8 @@ RECIPES: Mapping[str, Recipe | Calculation[Any]] = MappingProxyType(
             "Is an image credited to the source without which retrained models like it less?",
             credits_table,
             report_credits,
+            methods=("gaussian",),
+            sampler="ddpm",
             emoji="optional",
             scaled=credit_scale,
         ),

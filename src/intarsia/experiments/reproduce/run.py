@@ -75,15 +75,7 @@ def reproduce(
     chosen = replace(choice.of(usual), seeds=tuple(range(seeds)))
     if CLIP in chosen.methods and CLIP not in usual.methods:
         raise SettingsError("the method 'clip' is for alignment at --scale paper, with --clip; leave it out")
-    if chosen.lacking:
-        raise SettingsError(
-            f"'{name}' fits no router part for the method '{chosen.lacking[0]}'; leave it out "
-            f"(usual here: {', '.join(usual.methods)})"
-        )
-    if recipe.compares:
-        chosen.check_methods()
-    if recipe.protects:
-        check_settings(chosen.sampling)
+    _check_drawing(name, recipe, chosen, usual)
     with _alone(out):
         on_phase("prepare the data and the judge")
         world = make_world()
@@ -139,6 +131,22 @@ def fill(
     bench = Bench(out, settings, on_phase, on_step)
     recipe.fill(Study(bench, world, scale, engine))
     return recipe.report(bench, recipe.asks)
+
+
+def _check_drawing(name: str, recipe: Recipe, chosen: Scale, usual: Scale) -> None:
+    """Refuse what would come out only after everything is trained."""
+    drawn = chosen if recipe.compares else replace(chosen, methods=recipe.methods)
+    if drawn.lacking:
+        raise SettingsError(
+            f"'{name}' fits no router part for the method '{drawn.lacking[0]}'; leave it out "
+            f"(usual here: {', '.join(usual.methods)})"
+        )
+    drawn.check_methods(of_its_own=not recipe.compares)
+    given, only = chosen.sampling.sampler, recipe.sampler
+    if only not in (None, given):
+        raise SettingsError(f"'{name}' follows images along the path of '{only}'; leave --sampler {given} out")
+    if recipe.protects:
+        check_settings(chosen.sampling)
 
 
 def _check_unused(name: str, scale: str, inputs: Inputs) -> None:

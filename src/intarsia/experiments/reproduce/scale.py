@@ -101,8 +101,11 @@ class Scale:
         fitted = {type(settings) for settings in self.routers}
         return tuple(method for method, part in needed.items() if part is not None and part not in fitted)
 
-    def check_methods(self) -> None:
+    def check_methods(self, *, of_its_own: bool = False) -> None:
         """Refuse a method that these settings rule out, before anything is trained for it.
+
+        Args:
+            of_its_own: whether the table draws by these methods whatever is asked for.
 
         Raises:
             SettingsError: there is one.
@@ -121,9 +124,8 @@ class Scale:
         for method in self.methods:
             if (reason := reasons.get(method)) is not None:
                 others = ",".join(each for each in self.methods if each != method)
-                raise SettingsError(
-                    f"the method '{method}' {reason}; leave it out{f': --methods {others!r}' * bool(others)}"
-                )
+                instead = "give another" if of_its_own else f"leave it out{f': --methods {others!r}' * bool(others)}"
+                raise SettingsError(f"the method '{method}' {reason}; {instead}")
 
     def over(self, images: int) -> Scale:
         """The scale for so many training images: `epochs` passes, in steps that 2, 4 and 8 sources share out evenly."""

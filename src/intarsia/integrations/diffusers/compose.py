@@ -19,7 +19,7 @@ from intarsia.integrations.diffusers.composed import ComposedModel
 from intarsia.integrations.diffusers.latents import decode, space_of
 from intarsia.integrations.diffusers.parts import RouterParts, check_alike
 from intarsia.integrations.diffusers.reading import Reader, check_names, resolve
-from intarsia.integrations.diffusers.saving import Composition
+from intarsia.integrations.diffusers.saving import Composition, record_of
 from intarsia.integrations.diffusers.weighing import LOOKING, Sight, plan_of
 
 # On one core sharing saves up to 0.4 of the time of calls of few rows, and costs 0.1 at 16 rows of a larger model.
@@ -74,6 +74,8 @@ def compose(
     for name in routers or {}:
         if name not in members:
             raise UnknownName("member", name, names)
+    if routers and not (isinstance(weights, str) and weights in LOOKING):
+        raise SettingsError(f"routers say where router parts are, and weights {weights!r} read none; leave them out")
     route = routing_from(routing) if isinstance(routing, str) else routing
     looking = isinstance(weights, str) and weights in LOOKING and route.needs_weights and len(members) > 1
     parts = _parts(pipe, members, routers or {}, names) if looking else {}
@@ -89,20 +91,22 @@ def load_composition(pipe: Any, folder: str | Path, *, clip: str | Path | None =
     Weights "clip" need their model again, `clip`.
 
     Raises:
-        SettingsError: the pipeline is composed already, or a newer version of intarsia wrote the folder.
+        SettingsError: the pipeline is composed already, a newer version of intarsia wrote the folder, or its weights
+            do not look through CLIP.
         CorruptError: the folder is damaged.
         IncompatibleError: it was composed on another model, or in another latent space.
     """
     component = component_of(pipe)
     base = getattr(pipe, component)
     check_plain(base, component)
-    composition = Composition.load(Path(folder), Reader(pipe, base, component), _sight(pipe, CLIP, clip))
+    sight = _sight(pipe, record_of(Path(folder)).get("weights"), clip)
+    composition = Composition.load(Path(folder), Reader(pipe, base, component), sight)
     if composition.parts:
         check_alike(composition.parts, space_of(pipe))
     return _put(pipe, component, composition)
 
 
-def _sight(pipe: Any, weights: str | Mapping[str, float], clip: str | Path | None) -> Sight | None:
+def _sight(pipe: Any, weights: Any, clip: str | Path | None) -> Sight | None:
     if clip is None:
         return None
     if weights != CLIP:

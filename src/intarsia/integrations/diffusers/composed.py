@@ -187,7 +187,7 @@ class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not follow
                 mixed.index_add_(0, rows, expand(weights, mixed) * answer.to(mixed.dtype))
                 if answers:
                     answers[i][rows] = answer.to(mixed.dtype)
-                run.realised.count(one.rows)
+                run.realised.count(one.rows, call.rows)
         assert mixed is not None
         return mixed.to(call.x_t.dtype), answers
 

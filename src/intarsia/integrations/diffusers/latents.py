@@ -32,7 +32,14 @@ def side_of(pipe: Any, component: str) -> int:
     if size is None:
         raise SettingsError(f"{type(pipe).__name__} does not say what size it draws; give size=")
     height = size[0] if isinstance(size, list | tuple) else size
-    return int(height) * int(getattr(pipe, "vae_scale_factor", 1))
+    return int(height) * _scale_of(pipe)
+
+
+def _scale_of(pipe: Any) -> int:
+    """Pixels per latent; not every pipeline with an autoencoder says."""
+    vae = getattr(pipe, "vae", None)
+    usual = 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
+    return int(getattr(pipe, "vae_scale_factor", usual))
 
 
 @torch.no_grad()
@@ -62,9 +69,15 @@ def decode(pipe: Any, latents: Tensor) -> Tensor:
     return vae.decode((latents / scale + shift).to(vae.device, vae.dtype), return_dict=False)[0].float().cpu()
 
 
-def space_of(pipe: Any) -> str:
-    """sha256 of the autoencoder that makes the latents; of nothing where pixels are drawn."""
-    return weights_digest(getattr(pipe, "vae", None))
+def space_of(pipe: Any) -> str | None:
+    """sha256 of the autoencoder that makes the latents; of nothing where pixels are drawn.
+
+    None where its weights are rounded: those of one autoencoder would differ from precision to precision.
+    """
+    vae = getattr(pipe, "vae", None)
+    if vae is not None and any(weight.dtype.itemsize < 4 for weight in vae.parameters()):
+        return None
+    return weights_digest(vae)
 
 
 def unpacked(x: Tensor, shape: Sequence[int]) -> Tensor:

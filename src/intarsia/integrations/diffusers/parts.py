@@ -106,6 +106,11 @@ def paths(place: Path) -> tuple[Path, Path]:
     return place.with_name(f"{place.stem}.{TENSORS}"), place.with_name(f"{place.stem}.{RECORD}")
 
 
+def is_part(path: Path) -> bool:
+    """Whether a file is the tensors of a router part, which stands beside its member."""
+    return path.name == TENSORS or path.name.endswith(f".{TENSORS}")
+
+
 def fit_router(
     pipe: Any,
     images: Images,
@@ -191,11 +196,11 @@ def _pixels(images: Images, side: int) -> dict[str, Any]:
     return {sample_id(picture): picture for picture in found}
 
 
-def check_alike(parts: Mapping[str, RouterParts], space: str) -> None:
-    """Raises IncompatibleError unless all parts were fitted to latents of this space and in one basis."""
+def check_alike(parts: Mapping[str, RouterParts], space: str | None) -> None:
+    """Raises IncompatibleError unless all parts were fitted to latents of this space, where known, and in one basis."""
     first = next(iter(parts.values()))
     for name, one in parts.items():
-        if one.record["latents"]["space"] != space:
+        if None not in (space, fitted := one.record["latents"]["space"]) and fitted != space:
             raise IncompatibleError(
                 f"'{name}': its router part was fitted in the latent space of another autoencoder; fit it again"
             )

@@ -20,6 +20,7 @@ from intarsia.files import load_tensors, read_json
 from intarsia.integrations.diffusers.arguments import Model
 from intarsia.integrations.diffusers.layers import Target, layers_of
 from intarsia.integrations.diffusers.members import AnyMember, LoraMember, WholeMember, check_fits
+from intarsia.integrations.diffusers.parts import is_part
 from intarsia.integrations.diffusers.trained import compartment_member, is_compartment, network_digest
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -164,7 +165,7 @@ def _lora_file(name: str, place: Path) -> Path:
         candidates = [place]
     else:
         candidates = [place / file for file in LORA_FILES if (place / file).exists()][:1]
-        candidates = candidates or sorted(place.glob("*.safetensors"))
+        candidates = candidates or sorted(path for path in place.glob("*.safetensors") if not is_part(path))
     if len(candidates) == 1 and candidates[0].suffix == ".safetensors":
         return candidates[0]
     pickled = [path for path in [*candidates, *place.glob("*")] if path.suffix in PICKLED]

@@ -77,9 +77,9 @@ class Realised:
         """
         return torch.stack([of_rows(each, len(self.images)) for each in self.trace])
 
-    def count(self, rows: Tensor) -> None:
-        """A member's network was called for these rows of a call."""
-        self.calls.index_add_(0, rows % len(self.calls), torch.ones_like(rows))
+    def count(self, rows: Tensor, of: int) -> None:
+        """A member's network was called for these rows of a call of so many; fewer than usual are the last ones."""
+        self.calls.index_add_(0, (rows - of) % len(self.calls), torch.ones_like(rows))
 
     @property
     def shares(self) -> Tensor:
@@ -110,7 +110,7 @@ class _Branch:
 
 
 class Run:
-    """The state of one pipeline call: nothing of it outlives the call.
+    """The state of one pipeline call; the next one begins with a new one.
 
     Raises:
         SettingsError, IncompatibleError: weights that this scheduler cannot serve.
