@@ -38,8 +38,11 @@ class Shifted:
     def __init__(self, some: Sequence[ExactMember], shift: float):
         self.some, self.shift = some, shift
 
-    def x0_hat(self, x_t: Tensor, alpha: Tensor, sigma: Tensor, labels: object = None) -> Tensor:
-        return torch.stack([m.mixture.to(x_t.dtype).x0_hat(x_t, alpha, sigma) for m in self.some], dim=1) + self.shift
+    def x0_hat(
+        self, x_t: Tensor, alpha: Tensor, sigma: Tensor, labels: object = None, *, needed: Tensor | None = None
+    ) -> Tensor:
+        found = torch.stack([m.mixture.to(x_t.dtype).x0_hat(x_t, alpha, sigma) for m in self.some], dim=1) + self.shift
+        return found if needed is None else found * needed[..., None]
 
 
 def composed(shift: float | None) -> CompositeDenoiser:

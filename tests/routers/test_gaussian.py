@@ -266,6 +266,9 @@ def test_x0_hat_of_a_batch_of_mixed_labels_and_levels_is_that_of_each_alone(part
     for row in range(5):
         one = slice(row, row + 1)
         torch.testing.assert_close(found[one], bank.x0_hat(x_t[one], alpha[one], sigma[one], labels[one]))
+    needed = torch.tensor([[1, 0, 0], [0, 1, 1], [0, 0, 0], [1, 1, 0], [0, 1, 0]], dtype=torch.bool)
+    some = bank.x0_hat(x_t, alpha, sigma, labels, needed=needed)
+    torch.testing.assert_close(some, found * needed[..., None, None, None])
 
 
 def test_in_a_small_basis_only_its_directions_tell_sources_apart(draws: list[Draws], core: Tensor) -> None:

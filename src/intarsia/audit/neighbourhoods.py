@@ -31,9 +31,9 @@ def precision_recall(fake: Tensor, real: Tensor, *, neighbours: int = PRECISION_
     """
     fake, real = _checked(fake, real, neighbours)
     every = _Sides(_all(fake), _all(real))
-    precision = _inside(fake, real, every, _radii(real, every.real, neighbours))
-    recall = _inside(real, fake, every.swapped(), _radii(fake, every.fake, neighbours))
-    return _share(precision.hits > 0, every.fake).item(), _share(recall.hits > 0, every.real).item()
+    precision = _inside(fake, real, every, _radii(real, every.centres, neighbours))
+    recall = _inside(real, fake, every.swapped(), _radii(fake, every.points, neighbours))
+    return _share(precision.hits > 0, every.points).item(), _share(recall.hits > 0, every.centres).item()
 
 
 # Naeem et al. 2020, eq. 3 and 4.
@@ -45,8 +45,8 @@ def density_coverage(fake: Tensor, real: Tensor, *, neighbours: int = DENSITY_NE
     """
     fake, real = _checked(fake, real, neighbours)
     every = _Sides(_all(fake), _all(real))
-    found = _inside(fake, real, every, _radii(real, every.real, neighbours))
-    return _share(found.hits, every.fake).item() / neighbours, _share(found.held, every.real).item()
+    found = _inside(fake, real, every, _radii(real, every.centres, neighbours))
+    return _share(found.hits, every.points).item() / neighbours, _share(found.held, every.centres).item()
 
 
 def precision_recall_trials(fake: Tensor, real: Tensor, halves: Halves) -> dict[str, Trials]:
@@ -54,10 +54,10 @@ def precision_recall_trials(fake: Tensor, real: Tensor, halves: Halves) -> dict[
     near, floor = _columns(fake, real, halves)
     precision, recall = ([], [])
     for first, sides in ((fake, near), (real, floor)):
-        around = _radii(real, sides.real, PRECISION_NEIGHBOURS)
-        precision.append(_share(_inside(first, real, sides, around).hits > 0, sides.fake))
-        around = _radii(first, sides.fake, PRECISION_NEIGHBOURS)
-        recall.append(_share(_inside(real, first, sides.swapped(), around).hits > 0, sides.real))
+        around = _radii(real, sides.centres, PRECISION_NEIGHBOURS)
+        precision.append(_share(_inside(first, real, sides, around).hits > 0, sides.points))
+        around = _radii(first, sides.points, PRECISION_NEIGHBOURS)
+        recall.append(_share(_inside(real, first, sides.swapped(), around).hits > 0, sides.centres))
     return {"precision": _trials(*precision), "recall": _trials(*recall)}
 
 
@@ -66,21 +66,21 @@ def density_coverage_trials(fake: Tensor, real: Tensor, halves: Halves) -> dict[
     near, floor = _columns(fake, real, halves)
     density, coverage = ([], [])
     for first, sides in ((fake, near), (real, floor)):
-        found = _inside(first, real, sides, _radii(real, sides.real, DENSITY_NEIGHBOURS))
-        density.append(_share(found.hits, sides.fake) / DENSITY_NEIGHBOURS)
-        coverage.append(_share(found.held, sides.real))
+        found = _inside(first, real, sides, _radii(real, sides.centres, DENSITY_NEIGHBOURS))
+        density.append(_share(found.hits, sides.points) / DENSITY_NEIGHBOURS)
+        coverage.append(_share(found.held, sides.centres))
     return {"density": _trials(*density), "coverage": _trials(*coverage)}
 
 
 @dataclass(frozen=True, eq=False)
 class _Sides:
-    """Which rows of each side take part, bool (n, K), one column per trial."""
+    """Which points, and which centres of balls, take part: bool (n, K) each, one column per trial."""
 
-    fake: Tensor
-    real: Tensor
+    points: Tensor
+    centres: Tensor
 
     def swapped(self) -> _Sides:
-        return _Sides(self.real, self.fake)
+        return _Sides(self.centres, self.points)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +110,10 @@ def _share(found: Tensor, members: Tensor) -> Tensor:
 
 
 def _inside(points: Tensor, centres: Tensor, sides: _Sides, radii: Tensor) -> _Inside:
-    """Compare points (N, d), members `sides.fake`, with balls (M, d) of radii (M, K), members `sides.real`."""
-    hits = torch.zeros(sides.fake.shape, dtype=torch.int32)
-    held = torch.zeros(sides.real.shape, dtype=torch.bool)
-    chosen = [(p.nonzero()[:, 0], c) for p, c in zip(sides.fake.mT, sides.real.mT, strict=True)]
+    """Compare points (N, d), members `sides.points`, with balls (M, d) of radii (M, K), members `sides.centres`."""
+    hits = torch.zeros(sides.points.shape, dtype=torch.int32)
+    held = torch.zeros(sides.centres.shape, dtype=torch.bool)
+    chosen = [(p.nonzero()[:, 0], c) for p, c in zip(sides.points.mT, sides.centres.mT, strict=True)]
     for rows in torch.arange(len(centres)).split(max(1, _CELLS // len(points))):
         apart = _squared(centres[rows], points)
         for column, (p, c) in enumerate(chosen):

@@ -33,8 +33,19 @@ Asking = Generator[list[Asked], list[Tensor], Tensor]
 class ClosedForm(Protocol):
     """Estimates that need no network, such as those of `GaussianBank`."""
 
-    def x0_hat(self, x_t: Tensor, alpha: Tensor, sigma: Tensor, labels: Labels | None = None) -> Tensor:
-        """E[x0 | x_t] under every member: x_t (B, ...), alpha and sigma (B,) -> (B, n, ...)."""
+    def x0_hat(
+        self,
+        x_t: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        labels: Labels | None = None,
+        *,
+        needed: Tensor | None = None,
+    ) -> Tensor:
+        """E[x0 | x_t] under every member: x_t (B, ...), alpha and sigma (B,) -> (B, n, ...).
+
+        `needed`, bool (B, n), says which of them will be looked at, if not all.
+        """
         ...
 
 
@@ -298,7 +309,10 @@ class CompositeRun:
         closed_form, schedule = self.model.closed_form, self.model.schedule
         assert closed_form is not None
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        estimates = [closed_form.x0_hat(x_t, alpha, sigma, branch.telling) for branch in self._branches]
+        estimates = [
+            closed_form.x0_hat(x_t, alpha, sigma, branch.telling, needed=None if self._follows else w > 0)
+            for branch, w in zip(self._branches, realised, strict=True)
+        ]
         if self._follows:
             self._last = (x_t, estimates[0], torch.ones_like(realised[0], dtype=torch.bool))
         return [

@@ -51,14 +51,15 @@ def _in_one_forward(asked: Sequence[Asked]) -> list[Tensor]:
     members = [one.member for one in asked if isinstance(one.member, CompartmentMember)]
     backbone, precision = members[0].backbone, members[0].precision
     assert all(member.backbone.digests == backbone.digests and member.precision == precision for member in members)
-    rows = [len(one.x_t) for one in asked]
-    known = [member.context(one.labels) for member, one in zip(members, asked, strict=True)]
-    groups = [(member.pieces(one.labels), len(one.x_t)) for member, one in zip(members, asked, strict=True)]
+    sizes = [len(one.x_t) for one in asked]
+    contexts = [member.context(one.labels) for member, one in zip(members, asked, strict=True)]
+    known = [context for context in contexts if context is not None]
+    pieces = [member.pieces(one.labels) for member, one in zip(members, asked, strict=True)]
     together = backbone.x0_hat(
         torch.cat([one.x_t for one in asked]),
         torch.cat([one.t for one in asked]),
-        torch.cat(told) if (told := [rows for rows in known if rows is not None]) else None,
-        adaptation=Adapted(groups),
+        torch.cat(known) if known else None,
+        adaptation=Adapted(list(zip(pieces, sizes, strict=True))),
         precision=precision,
     )
-    return list(together.split(rows))
+    return list(together.split(sizes))

@@ -59,8 +59,18 @@ class GaussianBank:
         return torch.stack([source.logsumexp(1) for source in weighted.split(self._sizes, dim=1)], dim=1)
 
     # science.md section 3, analytic start: the x0_hat of each source's own mixture
-    def x0_hat(self, x_t: Tensor, alpha: Tensor, sigma: Tensor, labels: Labels | None = None) -> Tensor:
+    def x0_hat(
+        self,
+        x_t: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        labels: Labels | None = None,
+        *,
+        needed: Tensor | None = None,
+    ) -> Tensor:
         """E[x0 | x_t] (with a label, E[x0 | x_t, y]) under every source: (B, n, *latent_shape).
+
+        `needed`, bool (B, n), spares the work for all others, which are 0.
 
         Exact for the mixtures in a basis of full rank. Outside a smaller one all sources answer as the core's Gaussian
         (`Basis.lift`). A source that never had the image's label answers without it; its weight is 0 then.
@@ -72,11 +82,14 @@ class GaussianBank:
         z = self.basis.project(x_t)
         labels = [None] * len(x_t) if labels is None else labels
         check_known([part.shares for part in self.parts], labels)
-        estimates = z.new_empty((len(x_t), len(self), *x_t.shape[1:]))
+        estimates = z.new_zeros((len(x_t), len(self), *x_t.shape[1:]))
         for label in dict.fromkeys(labels):
-            rows = torch.tensor([row for row, wanted in enumerate(labels) if wanted == label])
-            a, s = alpha[rows].to(z.dtype), sigma[rows].to(z.dtype)
+            asked = torch.tensor([row for row, wanted in enumerate(labels) if wanted == label])
             for i in range(len(self)):
+                rows = asked if needed is None else asked[needed[asked, i]]
+                if not len(rows):
+                    continue
+                a, s = alpha[rows].to(z.dtype), sigma[rows].to(z.dtype)
                 in_basis = self._mixture_given(i, label, z.dtype).x0_hat(z[rows], a, s)
                 estimates[rows, i] = self.basis.lift(in_basis, x_t[rows], a, s)
         return estimates

@@ -23,7 +23,7 @@ from intarsia.composition.weights import Memoryless
 from intarsia.data import encode_png, to_float
 from intarsia.diffusion import keyed_generator
 from intarsia.errors import CorruptError, IncompatibleError, InputError, SettingsError, UnknownName
-from intarsia.integrations.diffusers import compose, fit_router, load_composition
+from intarsia.integrations.diffusers import ComposedModel, compose, fit_router, load_composition
 from intarsia.integrations.diffusers.latents import cosine_basis, decode, encode, side_of, unpacked
 from intarsia.integrations.diffusers.parts import RouterParts, gaussian_bank
 
@@ -214,9 +214,15 @@ def test_parts_that_cannot_be_used(pipe: Any, loaded: Any, routed: dict[str, Pat
     with pytest.raises(CorruptError, match="sha256"):
         compose(pipe, routed | {"other": other})
     pipe.vae = vae()
+    compose(pipe, routed).save_pretrained(tmp_path / "saved")
+    pipe.unet = pipe.unet.release()
     pipe.vae.post_quant_conv.bias.data += 1
     with pytest.raises(IncompatibleError, match="latent space of another autoencoder"):
         compose(pipe, routed)
+    compose(pipe, {"a": routed["a"]}, weights="uniform")  # nothing of the one that was refused is left
+    pipe.unet = ComposedModel.from_pretrained(tmp_path / "saved")
+    with pytest.raises(IncompatibleError, match="latent space of another autoencoder"):
+        pipe.unet.bind(pipe)
     with pytest.raises(SettingsError, match="does not say what size it draws; give size="):
         side_of(types.SimpleNamespace(unet=types.SimpleNamespace(config={})), "unet")
     with pytest.raises(SettingsError, match="no member at"):

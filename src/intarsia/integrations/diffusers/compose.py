@@ -13,10 +13,10 @@ from intarsia.audit.clip import KIND as CLIP
 from intarsia.audit.clip import Clip
 from intarsia.checks import check_whole
 from intarsia.composition import Routing, routing_from
-from intarsia.errors import SettingsError, UnknownName
+from intarsia.errors import IncompatibleError, SettingsError, UnknownName
 from intarsia.integrations.diffusers.arguments import component_of, kind_of
 from intarsia.integrations.diffusers.composed import ComposedModel
-from intarsia.integrations.diffusers.latents import decode, space_of
+from intarsia.integrations.diffusers.latents import decode
 from intarsia.integrations.diffusers.parts import RouterParts, check_alike
 from intarsia.integrations.diffusers.reading import Reader, check_names, resolve
 from intarsia.integrations.diffusers.saving import Composition, record_of
@@ -101,8 +101,6 @@ def load_composition(pipe: Any, folder: str | Path, *, clip: str | Path | None =
     check_plain(base, component)
     sight = _sight(pipe, record_of(Path(folder)).get("weights"), clip)
     composition = Composition.load(Path(folder), Reader(pipe, base, component), sight)
-    if composition.parts:
-        check_alike(composition.parts, space_of(pipe))
     return _put(pipe, component, composition)
 
 
@@ -116,7 +114,11 @@ def _sight(pipe: Any, weights: Any, clip: str | Path | None) -> Sight | None:
 
 def _put(pipe: Any, component: str, composition: Composition) -> ComposedModel:
     composed = ComposedModel(getattr(pipe, component), composition)
-    composed.bind(pipe)
+    try:
+        composed.bind(pipe)
+    except IncompatibleError:
+        composed.release()
+        raise
     setattr(pipe, component, composed)
     return composed
 
@@ -148,5 +150,5 @@ def _parts(
                 "choose weights that need none: 'uniform', 'prior', 'ito' or shares"
             )
         parts[name] = RouterParts.load(name, resolve(name, place))
-    check_alike(parts, space_of(pipe))
+    check_alike(parts, None)  # whether they are of this pipeline's latents is seen when it is bound
     return parts

@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from intarsia.diffusion import expand
 from intarsia.errors import CorruptError, SettingsError
 from intarsia.integrations.diffusers.arguments import KINDS, Call, Model
+from intarsia.integrations.diffusers.latents import space_of
 from intarsia.integrations.diffusers.members import Adapter, AnyMember, Asked, LoraMember, WholeMember, chunks
+from intarsia.integrations.diffusers.parts import check_alike
 from intarsia.integrations.diffusers.reading import Reader
 from intarsia.integrations.diffusers.run import Plan, Realised, Run
 from intarsia.integrations.diffusers.saving import BASE, RECORD, Composition, record_of
@@ -101,7 +103,13 @@ class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not follow
         return self._run.realised
 
     def bind(self, pipe: Any) -> None:
-        """Follow the scheduler of this pipeline: `compose` does it; a pipeline made `from_pipe` needs it again."""
+        """Follow the scheduler of this pipeline: `compose` does it; a pipeline made `from_pipe` needs it again.
+
+        Raises:
+            IncompatibleError: its router parts were fitted in the latent space of another autoencoder than this one's.
+        """
+        if self.composition.parts:
+            check_alike(self.composition.parts, space_of(pipe))
         self._pipe = weakref.ref(pipe)
 
     def release(self) -> nn.Module:
