@@ -131,6 +131,17 @@ def run(name: str, out: Path, world: World, scale: Scale = QUICK) -> tuple[Bench
     return Bench(out, read_json(out / "settings.json"), nobody, nobody), page.read_text(encoding="utf-8")
 
 
+def test_shares_lack_images_or_steps_or_both(tmp_path: Path, world: World) -> None:
+    bench, page = run("shares", tmp_path, world)
+    assert page.count(" of the images, ") == 4
+    assert (tmp_path / "shares.png").stat().st_size > 5_000
+    trained = [Compartment.load(place / "all") for place in (tmp_path / "work/compartments").iterdir()]
+    assert {(each.count, each.training["settings"]["steps"]) for each in trained} == {
+        (images, steps) for images in (64, 8) for steps in (QUICK.steps, QUICK.steps // 8)
+    }
+    assert len(bench.where(seed=0)) == len(trained) == 4
+
+
 def test_curves_keep_labels_and_budgets_in_step(tmp_path: Path, world: World) -> None:
     bench, page = run("curves", tmp_path, world)
     assert [len(bench.where(sources=count)) for count in range(1, 9)] == [4] * 8

@@ -121,8 +121,8 @@ def reproduce(
     name: Annotated[
         str,
         typer.Argument(
-            help="splits, curves, forgetting-cost, life, limit, domains, owners, alignment, breadth, caption-splits, "
-            "prompts, start, credit, protection, memorization, membership, privacy, credit-known or exactness."
+            help="splits, shares, curves, forgetting-cost, life, limit, domains, owners, alignment, breadth, "
+            "caption-splits, prompts, start, credit, protection, memorization, membership, privacy, credit-known or exactness."
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the table; by default, the recipe's name.")] = None,

@@ -29,6 +29,7 @@ from intarsia.experiments.reproduce.prompts import prompts, prompts_scale, repor
 from intarsia.experiments.reproduce.protection import protection, report_protection
 from intarsia.experiments.reproduce.rules import few
 from intarsia.experiments.reproduce.scale import Scale
+from intarsia.experiments.reproduce.shares import report_shares, shares
 from intarsia.experiments.reproduce.splits import report_splits, splits
 from intarsia.experiments.reproduce.start import report_start, start
 from intarsia.experiments.reproduce.study import Study
@@ -94,6 +95,11 @@ RECIPES: Mapping[str, Recipe | Calculation[Any]] = MappingProxyType(
             compares=True,
             counted=True,
             by_label=True,
+        ),
+        "shares": Recipe(
+            "A random share of one data set has fewer images and fewer steps: which of the two costs?",
+            shares,
+            report_shares,
         ),
         "curves": Recipe(
             "What does forgetting sources one by one cost, and what does adding them, beside training anew?",
