@@ -122,7 +122,8 @@ def reproduce(
         str,
         typer.Argument(
             help="splits, shares, curves, forgetting-cost, life, limit, domains, owners, alignment, breadth, "
-            "caption-splits, prompts, start, credit, protection, memorization, membership, privacy, credit-known or exactness."
+            "caption-splits, prompts, start, credit, protection, memorization, membership, privacy, credit-known or "
+            "exactness."
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the table; by default, the recipe's name.")] = None,
