@@ -15,8 +15,8 @@ def page(figures: Figures) -> str:
     blocks = [
         "# The service under load, over time, and when things go wrong",
         _text(
-            f"`{figures['command']}`, which took {figures['seconds'] / 60:.0f} minutes, and writes this page with `--report FILE.md`; all",
-            "figures of the run are in [serving/figures.json](serving/figures.json).",
+            f"`{figures['command']}`, which took {figures['seconds'] / 60:.0f} minutes, and writes this page with",
+            "`--report FILE.md`; all figures of the run are in [serving/figures.json](serving/figures.json).",
             f"Machine: {figures['machine']}, on which",
             "clients and service run together. The sources are noise: what serving costs does not depend on what was",
             "learned.",
