@@ -88,6 +88,38 @@ def test_a_connection_that_breaks_is_said_in_one_line(monkeypatch: pytest.Monkey
         load_text_encoder("some/model")
 
 
+def test_of_a_repository_only_the_encoder_is_fetched(monkeypatch: pytest.MonkeyPatch, tiny_text: Path) -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    fetched: list[str] = []
+    files = {
+        "pipeline": [
+            "model_index.json",
+            "text_encoder/config.json",
+            "text_encoder/model.safetensors",
+            "tokenizer/vocab.json",
+            "tokenizer/merges.txt",
+        ],
+        "sharded": ["config.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "spiece.model"],
+    }
+    others = [
+        "v1-5-pruned.safetensors",
+        "unet/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.fp16.safetensors",
+    ]
+
+    def fetch(name: str, *, allow_patterns: list[str]) -> str:
+        fetched[:] = filter_repo_objects([*files[name], *others], allow_patterns=allow_patterns)
+        return str(tiny_text)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    load_text_encoder("sharded")
+    assert fetched == files["sharded"]
+    load_text_encoder("pipeline")
+    assert fetched == files["pipeline"][1:]
+    load_text_encoder.cache_clear()
+
+
 def test_the_encoder_of_the_wheel_is_the_one_that_was_pinned() -> None:
     encoder = load_text_encoder("minilm")
     assert (encoder.digest, encoder.dim, encoder.limit) == (MINILM_DIGEST, MINILM_DIM, MINILM_LIMIT)

@@ -22,8 +22,7 @@ from intarsia.data import Manifest, Source, encode_png
 from intarsia.diffusion import Cosine, keyed_normal
 from intarsia.errors import CorruptError, InputError, SettingsError
 from intarsia.experiments.reproduce import Inputs, breadth, prompts, reproduce
-from intarsia.experiments.reproduce.alignment import BASE
-from intarsia.experiments.reproduce.bench import Bench, keys_of
+from intarsia.experiments.reproduce.bench import Bench, Row, keys_of
 from intarsia.experiments.reproduce.breadth import NARROW
 from intarsia.experiments.reproduce.caption_splits import by_subject
 from intarsia.experiments.reproduce.credited import METHODS as CREDITED
@@ -44,7 +43,9 @@ from intarsia.experiments.reproduce.rules import MIXTURE, MONOLITH, NAIVE, PARTI
 from intarsia.experiments.reproduce.run import fill
 from intarsia.experiments.reproduce.scale import DIGITS, EMOJI, PAPER, Scale
 from intarsia.experiments.reproduce.start import NATS
-from intarsia.experiments.reproduce.study import Study
+from intarsia.experiments.reproduce.study import BASE, UNTRAINED, Study
+from intarsia.experiments.reproduce.study import MONOLITH as MONOLITH_X1
+from intarsia.experiments.reproduce.summary import paired
 from intarsia.experiments.reproduce.target import DRAWN
 from intarsia.experiments.reproduce.world import Owner, World, by_class
 from intarsia.experiments.reproduce.worlds import among, emoji_world, folder_world
@@ -62,6 +63,7 @@ QUICK = Scale(
     seeds=(0,),
 )
 LABELS = tuple(f"label {k}" for k in range(8))
+BESIDE = [BASE, UNTRAINED, MONOLITH_X1]
 
 
 def nobody(*_: object) -> None:
@@ -271,11 +273,15 @@ def worded(owned: World, tiny_text: Path) -> tuple[World, Scale]:
 def test_alignment_asks_every_owner_and_every_rule_in_words(tmp_path: Path, worded: tuple[World, Scale]) -> None:
     world, scale = worded
     bench, page = run("alignment", tmp_path, world, scale)
-    singles, monoliths = ["fluent3d alone", "fluentflat alone"], ["monolith x1", "monolith x2"]
-    assert keys_of(bench.rows, "method") == [REAL_DRAWINGS, BASE, *monoliths, *singles, "gaussian", "naive"]
+    singles = ["fluent3d alone", "fluentflat alone"]
+    assert keys_of(bench.rows, "method") == [REAL_DRAWINGS, *BESIDE, *singles, "gaussian", "naive"]
     assert all(0 <= row.figures["half"] <= 100 for row in bench.rows)
     assert bench.where(method=REAL_DRAWINGS)[0].figures["half"] > 60, "the judge can tell upper from lower bars"
     assert "error left out" in page
+    assert "](half.png)" in page
+    assert (tmp_path / "half.png").stat().st_size > 5_000
+    untrained, trained = (bench.where(method=name)[0].figures for name in (UNTRAINED, MONOLITH_X1))
+    assert untrained["FD-blurred"] != trained["FD-blurred"]
     sources = [owner.kept for owner in world.owners]
     team = Study(bench, world, scale).team("seed-0-owners", sources, scale.trained(1, 2, seed=0), ())
     asked = team.asked(["fluent3d"], ["label 6", None, "label 6"])
@@ -289,7 +295,7 @@ def test_a_specialist_beside_a_generalist_is_asked_for_both_kinds(tmp_path: Path
     rows = {row.key["method"]: row.figures for row in bench.rows}
     prompted = [f"{method} by prompt" for method in breadth.BY_PROMPT]
     alone = ["generalist alone", "specialist alone"]
-    assert list(rows) == [REAL_DRAWINGS, BASE, *alone, "monolith x1", "monolith x2", *breadth.COMPARED, *prompted]
+    assert list(rows) == [REAL_DRAWINGS, *BESIDE, *alone, *breadth.COMPARED, *prompted]
     trained = {
         name: Compartment.load(tmp_path / f"work/compartments/seed-0/{name}") for name in ("generalist", "specialist")
     }
@@ -319,6 +325,36 @@ def test_a_specialist_needs_held_out_concepts_of_both_kinds(worded: tuple[World,
         breadth.Pair.of(things)
 
 
+def test_breadth_of_prompts_of_one_kind_leaves_the_other_out(tmp_path: Path, worded: tuple[World, Scale]) -> None:
+    """Few images may all be asked for one kind of thing."""
+    world, scale = worded
+    pair = breadth.Pair.of(world)
+    animals = replace(pair.world, reference=pair.world.reference.select(lambda sample: sample.label == "label 6"))
+    study = Study(Bench(tmp_path, {"recipe": "breadth"}, nobody, nobody), animals, scale)
+    drawn = study.base(0)
+    assert set(drawn.asked) == {"label 6"}
+    breadth._show(tmp_path, pair, drawn, "backbone")
+    assert (tmp_path / "asked.txt").read_text() == "label 6\n"
+    figures = pair.judge(drawn)
+    assert f"half, {breadth.WITHIN}" in figures
+    assert f"half, {breadth.BEYOND}" not in figures
+
+
+def test_a_floor_is_that_of_sets_as_large_as_those_beside_it(world: World) -> None:
+    whole, few, again = (world.yardstick().floor(count)["FD-blurred"] for count in (1000, 16, 16))
+    assert whole < few == again
+
+
+def test_of_a_distance_of_nothing_there_is_no_ratio() -> None:
+    mine, base = (
+        [Row({"seed": str(seed)}, {"FD": each}) for seed, each in enumerate(some)] for some in ([0, 2], [1, 1])
+    )
+    found = paired(mine, base, "FD")
+    assert found is not None
+    assert (found.mean, found.count) == (2, 1)
+    assert paired(mine[:1], base[:1], "FD") is None
+
+
 def test_two_drawings_of_one_prompt_tell_how_diverse_they_are() -> None:
     features = torch.tensor([[0.0], [1.0], [10.0]])
     assert breadth.spread_within(features, ["a", "a", "b"]) == 1
@@ -329,8 +365,7 @@ def test_captions_are_shared_out_by_subject_and_at_random(tmp_path: Path, worded
     world, scale = worded
     methods = ("gaussian", "naive")
     bench, page = run("caption-splits", tmp_path, world, replace(scale, methods=methods, counts=(2,)))
-    monoliths = ["monolith x1", "monolith x2"]
-    assert keys_of(bench.rows, "method") == [REAL_DRAWINGS, *monoliths, *methods]
+    assert keys_of(bench.rows, "method") == [REAL_DRAWINGS, MONOLITH_X1, *methods]
     for split in ("subject", "random"):
         assert [row.key["method"] for row in bench.where(split=split, sources=2)] == list(methods)
         assert (tmp_path / f"{split}.png").stat().st_size > 5_000

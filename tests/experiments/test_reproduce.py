@@ -106,7 +106,7 @@ def test_intervals_are_students(tmp_path: Path) -> None:
     found = spread([1.0, 2.0, 3.0])
     assert found.mean == 2
     assert math.isclose(found.high - 2, 4.302652729911275 / math.sqrt(3))
-    assert spread([1.0]).text() == "1.000"
+    assert spread([1.0]).text() == spread([1.0, 1.0]).text() == "1.000", "no interval where nothing varies"
     both = ratio([2.0, 8.0], [1.0, 4.0])
     assert (both.mean, both.low, both.high) == pytest.approx((2, 2, 2))
 
@@ -190,12 +190,13 @@ def test_methods_without_their_part_are_refused_before_anything_is_trained(tmp_p
         ("splits", Choice(methods=["ito"], sampler="ddim"), "'ddim' adds none; leave it out$"),
         ("owners", Choice(methods=["gaussian", "ito"]), "'ito' takes no guidance, which is 2 here"),
         ("protection", Choice(sampler="dpmpp_2m_sde"), "protected"),
+        ("alignment", Choice(methods=["gaussian", "best single"]), "shows every source alone; leave 'best single' out"),
     ],
 )
 def test_methods_that_could_not_draw_are_refused_before_anything_is_trained(
     tmp_path: Path, name: str, choice: Choice, said: str
 ) -> None:
-    inputs = Inputs(data=tmp_path) if name == "owners" else None
+    inputs = Inputs(data=tmp_path) if name in ("owners", "alignment") else None
     with pytest.raises(SettingsError, match=said):
         reproduce(name, tmp_path / "out", inputs=inputs, choice=choice, on_phase=nobody, on_step=nobody)
     assert not (tmp_path / "out").exists()
@@ -205,6 +206,21 @@ def test_methods_that_could_not_draw_are_refused_before_anything_is_trained(
         usual.check_methods()
 
 
+def test_what_reads_a_u_vit_is_refused_on_stable_diffusion(tmp_path: Path) -> None:
+    inputs = Inputs(data=tmp_path, backbone="sd", clip=tmp_path)
+    with pytest.raises(SettingsError, match="'joint' reads features of a U-ViT"):
+        reproduce(
+            "alignment",
+            tmp_path / "out",
+            scale="paper",
+            inputs=inputs,
+            choice=Choice(methods=["naive", "joint"]),
+            on_phase=nobody,
+            on_step=nobody,
+        )
+    assert not (tmp_path / "out").exists()
+
+
 def test_folders_of_other_things_are_left_as_they_are(tmp_path: Path) -> None:
     """A table ends in a README.md, which must be nobody else's."""
     (tmp_path / "README.md").write_text("mine")
@@ -212,6 +228,11 @@ def test_folders_of_other_things_are_left_as_they_are(tmp_path: Path) -> None:
         reproduce("exactness", tmp_path, on_phase=nobody, on_step=nobody)
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     bench(tmp_path / "run", recipe="curves", sampling={"steps": 3, "sampler": "ddpm"})
+    (tmp_path / "left/work/compartments").mkdir(parents=True)
+    with pytest.raises(SettingsError, match=r"keeps no settings\.json of a run, but 1 other thing such as work"):
+        bench(tmp_path / "left", recipe="curves", sampling={"steps": 3, "sampler": "ddpm"})
+    (tmp_path / "left/work/compartments").rmdir()
+    bench(tmp_path / "left", recipe="curves", sampling={"steps": 3, "sampler": "ddpm"})
     with pytest.raises(SettingsError, match="keeps a run of 'curves', not of 'splits'"):
         reproduce("splits", tmp_path / "run", on_phase=nobody, on_step=nobody)
     with pytest.raises(SettingsError, match=r"other settings \(sampling.steps 3 there, 4 here\)"):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from intarsia.data import Source
 from intarsia.data.collections.mnist import by_digit
 from intarsia.errors import InputError
 from intarsia.experiments.reproduce import worlds
-from intarsia.experiments.reproduce.worlds import mnist_world
+from intarsia.experiments.reproduce.worlds import emoji_world, mnist_world
 
 HANDS, SIDE = 40, 28
 
@@ -46,3 +48,21 @@ def test_all_pictures_of_one_hand_are_held_out_together() -> None:
 def test_too_few_to_hold_some_out() -> None:
     with pytest.raises(InputError, match="mnist holds 3 images, too few"):
         mnist_world(3)
+
+
+def test_emoji_without_a_caption_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.zeros((3, 32, 32, 3), dtype=np.uint8)
+    images += np.arange(3, dtype=np.uint8)[:, None, None, None]
+    nameless = Source.build(
+        "twemoji",
+        owner="Ada",
+        licence="MIT",
+        images=images,
+        file_names=["0.png", "1.png", "2.png"],
+        labels=["apple", None, None],
+    )
+    for name in ("twemoji", "openmoji"):
+        (tmp_path / f"{name}_32.parquet").touch()
+    monkeypatch.setattr(worlds, "load_emoji", lambda *_, **__: [nameless])
+    with pytest.raises(InputError, match="2 emoji of twemoji have no caption"):
+        emoji_world(tmp_path)

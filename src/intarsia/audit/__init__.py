@@ -46,9 +46,10 @@ from intarsia.audit.neighbourhoods import density_coverage, precision_recall
 from intarsia.audit.networks import load_network, network_channels, standard_digit_network, unseen_digits
 from intarsia.audit.owner_classifier import OwnerClassifier, OwnerSettings, fit_owner_classifier, style_statistics
 from intarsia.audit.questions import Question, questions_of
-from intarsia.audit.vision_language import ClipAlignment, ViltAnswerer, load_answerer, load_clip
+from intarsia.audit.vision_language import CLIP_SCORE, ClipAlignment, ViltAnswerer, load_answerer, load_clip
 
 __all__ = [
+    "CLIP_SCORE",
     "FEWEST_IMAGES",
     "METRICS",
     "NETWORK",

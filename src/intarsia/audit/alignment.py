@@ -7,6 +7,7 @@ own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +18,7 @@ from torch import Tensor
 from intarsia.audit.features import FeatureNetwork
 from intarsia.audit.linear import best_ridge, fit_linear, logits, scaled
 from intarsia.audit.questions import Question, questions_of
+from intarsia.digests import canonical_json, digest_of
 from intarsia.errors import InputError, UnknownName
 
 RIDGES = (1e-3, 1e-2, 1e-1)
@@ -29,6 +31,11 @@ class Alignment(Protocol):
     @property
     def name(self) -> str:
         """What its figure is called."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Of all that its scores depend on besides images and prompts."""
         ...
 
     def scores(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -85,6 +92,16 @@ class AttributeAlignment:
     classifier: AttributeClassifier
     wanted: Mapping[str, str]
 
+    @property
+    def digest(self) -> str:
+        """As `Alignment.digest`."""
+        fitted = self.classifier
+        told = {"network": self.network.digest, "values": fitted.values, "wanted": dict(self.wanted)}
+        numbers = (
+            torch.cat([fitted.centre[None], fitted.scale[None]]).numpy().tobytes() + fitted.params.numpy().tobytes()
+        )
+        return digest_of(canonical_json(told) + numbers)
+
     def scores(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """As `Alignment.scores`.
 
@@ -101,6 +118,15 @@ class AttributeAlignment:
 class Answerer(Protocol):
     """Answers questions about an image, such as `load_answerer` makes of a visual question answering model."""
 
+    @property
+    def digest(self) -> str:
+        """Of all that its answers depend on besides images and questions."""
+        ...
+
+    def knows(self, question: Question) -> bool:
+        """Whether it can give the expected answer, and another; of every prompt it must know one question."""
+        ...
+
     def answers(self, image: Tensor, questions: Sequence[Question]) -> list[str]:
         """One of the choices of each question, for an image (C, H, W) in [-1, 1]."""
         ...
@@ -114,10 +140,16 @@ class QuestionAlignment:
     answerer: Answerer
     name: str = "questions"
 
+    @property
+    def digest(self) -> str:
+        """As `Alignment.digest`."""
+        return self.answerer.digest
+
     def scores(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """As `Alignment.scores`; what the answerer was not taught is not asked."""
         points = []
         for image, prompt in zip(images, prompts, strict=True):
-            asked = questions_of(prompt)
+            asked = [question for question in questions_of(prompt) if self.answerer.knows(question)]
             answers = self.answerer.answers(image, asked)
             right = sum(answer == question.expected for answer, question in zip(answers, asked, strict=True))
             points.append(100 * right / len(asked))
@@ -127,6 +159,6 @@ class QuestionAlignment:
 def error_reduction(points: float, base: float) -> float:
     """Which share of the points that the base lacks is won: (points - base) / (100 - base); the paper's "relative".
 
-    Nothing is won where nothing is lacking.
+    Not a number where the base lacks nothing: no share of nothing is won or lost.
     """
-    return 0.0 if base >= 100 else (points - base) / (100 - base)
+    return math.nan if base >= 100 else (points - base) / (100 - base)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from intarsia.audit.vision_language import clip_pixels
+from intarsia.audit.vision_language import clip_pixels, weights_digest
 from intarsia.backbone.text import refused_as, without_bars
 from intarsia.diffusion import GaussianMixture
 from intarsia.errors import CorruptError, IncompatibleError, InputError, require
@@ -96,12 +95,3 @@ class Clip:
                 raise CorruptError(f"'{name}': its CLIP centroids cannot be read; fit them again")
             read.append(PrototypePart.from_tensors(tensors, settings, basis))
         return PrototypeBank(read)
-
-
-def weights_digest(model: nn.Module | None) -> str:
-    """sha256 over the names, shapes and float32 bytes of a model's tensors; of nothing without a model."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items() if model is not None else []):
-        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -7,11 +7,19 @@ among others of their kind, as TIFA does (Hu et al. 2023).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey", "golden")
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+SPELLINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {**{word: (str(number),) for number, word in enumerate(NUMBERS, start=1)}, "grey": ("gray",), "golden": ("gold",)}
+)
+"""How models that answer questions may write a choice: VQAv2 spells its answers so."""
+
 _YES_NO = ("yes", "no")
+_TWO_COLOURS = re.compile(rf"\b({'|'.join(COLOURS)}) and (?=(?:{'|'.join(COLOURS)})\b)")
 _ARTICLES = re.compile(r"\b(a|an|the|some)\s+")
 # Between the things that a caption names.
 _BETWEEN = re.compile(
@@ -34,7 +42,8 @@ def questions_of(prompt: str) -> list[Question]:
     >>> [question.text for question in questions_of("two red apples")]
     ['is there red apples in the picture?', 'what color is the apples?', 'how many apples are there?']
     """
-    things = [" ".join(_ARTICLES.sub(" ", part).split()) for part in _BETWEEN.split(prompt.lower())]
+    parts = _BETWEEN.split(_TWO_COLOURS.sub(r"\1 ", prompt.lower()))
+    things = [" ".join(_ARTICLES.sub(" ", part).split()) for part in parts]
     asked: list[Question] = []
     for thing in filter(None, things):
         asked += _about(thing.split())
@@ -47,7 +56,9 @@ def _about(words: list[str]) -> list[Question]:
     rest = words[1:] if number else words
     named = " ".join(word for word in rest if word not in COLOURS) or "picture"
     asked = [_is_there(" ".join(rest))]
-    asked += [Question(f"what color is the {named}?", COLOURS, word) for word in rest if word in COLOURS]
+    colours = [word for word in rest if word in COLOURS]
+    if len(colours) == 1:  # of two, either is right
+        asked.append(Question(f"what color is the {named}?", COLOURS, colours[0]))
     if number:
         asked.append(Question(f"how many {named} are there?", NUMBERS, number))
     return asked
@@ -55,3 +66,7 @@ def _about(words: list[str]) -> list[Question]:
 
 def _is_there(thing: str) -> Question:
     return Question(f"is there {thing} in the picture?", _YES_NO, "yes")
+
+
+IS_THERE = _is_there("anything")
+"""A question of the kind that every prompt brings."""

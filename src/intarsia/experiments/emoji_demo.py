@@ -69,6 +69,11 @@ class Owners:
         common = sorted(set.intersection(*(set(source.labels) for source in self.held)))
         return sorted(common, key=lambda label: SHOWN.index(label) if label in SHOWN else len(SHOWN))
 
+    def some_unseen(self, count: int, seed: int) -> list[str]:
+        """So many of them at random."""
+        common = sorted(self.unseen)
+        return [common[place] for place in keyed_generator("unseen", seed).permutation(len(common))[:count]]
+
     def drawn(self, seed: int, known: Collection[str]) -> list[str | None]:
         """Concepts to draw: all unseen ones as far as they go, then seen ones at random that the backbone knows."""
         unseen: list[str | None] = list(self.unseen[: PER_METHOD * 3 // 4])

@@ -11,21 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from math import isnan
 from pathlib import Path
 
-from intarsia.audit import error_reduction
+from intarsia.audit import CLIP_SCORE, error_reduction
 from intarsia.compartments import FullCopy, TextPrompts
+from intarsia.composition import Result
+from intarsia.data import Source
 from intarsia.experiments.reproduce.bench import Bench, Row, keys_of
 from intarsia.experiments.reproduce.figures import markdown, spread
 from intarsia.experiments.reproduce.jury import POINTS, REAL, Jury, means
-from intarsia.experiments.reproduce.scale import COSTLY, SINGLE, Scale, all_but, larger
+from intarsia.experiments.reproduce.plots import plot_bars
+from intarsia.experiments.reproduce.scale import COSTLY, SINGLE, Scale, all_but
 from intarsia.experiments.reproduce.splits import Judge
-from intarsia.experiments.reproduce.study import Study, measured
-from intarsia.experiments.reproduce.summary import distance_of, text_of, write_summary
+from intarsia.experiments.reproduce.study import BASE, MONOLITH, UNTRAINED, Study, measured
+from intarsia.experiments.reproduce.summary import distance_of, slug, text_of, write_summary
 from intarsia.experiments.reproduce.world import World
 from intarsia.routers import GaussianSettings, PrototypeSettings
 
-MONOLITH, BASE = "monolith", "backbone"
 _BESIDE = ("precision", "recall", "calls", "share gap")
 
 
@@ -49,13 +53,28 @@ def alignment(study: Study) -> None:
     """Fill the table."""
     world, bench = study.world, study.bench
     jury, judge = jury_and_judge(world)
-    bench.cell({"seed": "-", "method": REAL}, lambda: {**world.yardstick().floor(), **means(jury.of_real(world))})
-    grows = not isinstance(study.scale.training.adapter, FullCopy)
+    bench.cell({"seed": "-", "method": REAL}, lambda: real_drawings(study, jury))
     for seed in study.scale.seeds:
-        bench.cell({"seed": seed, "method": BASE}, _base(study, judge, seed))
-        for size in (1, len(world.owners))[: 1 + grows]:
-            bench.cell({"seed": seed, "method": f"{MONOLITH} x{size}"}, _monolith(study, judge, seed, size))
+        for method, drawn in beside(study, world.owners[0].kept, seed).items():
+
+            def compute(drawn: Callable[[], Result] = drawn) -> Mapping[str, float]:
+                return judge(drawn())
+
+            bench.cell({"seed": seed, "method": method}, compute)
         _owners(study, judge, seed)
+
+
+def beside(study: Study, source: Source, seed: int) -> dict[str, Callable[[], Result]]:
+    """What sources are to be compared with: the backbone, an adapter as it begins, and the monolith.
+
+    There is no larger monolith, as n times the width of an adapter that reads captions takes n times as large steps.
+    """
+    everything = study.world.images
+    settings = study.scale.trained(1, 1, seed=seed)
+    drawn = {BASE: partial(study.base, seed), UNTRAINED: partial(study.untrained, source, seed)}
+    if isinstance(settings.adapter, FullCopy):
+        del drawn[UNTRAINED]  # it begins as the backbone
+    return {**drawn, MONOLITH: partial(study.monolith, f"seed-{seed}-all-x1", everything, settings)}
 
 
 def jury_and_judge(world: World) -> tuple[Jury, Judge]:
@@ -64,16 +83,9 @@ def jury_and_judge(world: World) -> tuple[Jury, Judge]:
     return jury, lambda result: {**means(jury.of_drawn(result)), **measured(result, yardstick)}
 
 
-def _base(study: Study, judge: Judge, seed: int) -> Callable[[], Mapping[str, float]]:
-    return lambda: judge(study.base(seed))
-
-
-def _monolith(study: Study, judge: Judge, seed: int, size: int) -> Callable[[], Mapping[str, float]]:
-    def compute() -> Mapping[str, float]:
-        settings = larger(study.scale.trained(1, 1, seed=seed), size)
-        return judge(study.monolith(f"seed-{seed}-all-x{size}", study.world.images, settings))
-
-    return compute
+def real_drawings(study: Study, jury: Jury) -> Mapping[str, float]:
+    """How often the judges are right about held-out drawings, and the distances of as many training images."""
+    return {**study.world.yardstick().floor(study.scale.images), **means(jury.of_real(study.world))}
 
 
 def _owners(study: Study, judge: Judge, seed: int) -> None:
@@ -95,26 +107,44 @@ def _owners(study: Study, judge: Judge, seed: int) -> None:
 
 
 def report_alignment(bench: Bench, asks: str) -> Path:
-    """Points by every judge, the error that is left out of the monolith's, and distances."""
-    distance = distance_of(bench)
+    """Points by every judge, in a table and as bars, the error that is left out of the monolith's, and distances."""
+    distance, methods = distance_of(bench), keys_of(bench.rows, "method")
     judges = [name for name in bench.where(method=REAL)[0].figures if name not in (distance, "KID", *_BESIDE)]
-    base = bench.where(method=f"{MONOLITH} x1")
+    base = bench.where(method=MONOLITH)
     lines = []
-    for method in keys_of(bench.rows, "method"):
+    for method in methods:
         rows = bench.where(method=method)
-        points = [cell for judge in judges for cell in (text_of(rows, judge), _reduced(rows, base, judge))]
+        points = [cell for judge in judges for cell in _told(rows, base, judge)]
         lines.append([method, *points, *(text_of(rows, figure) for figure in (distance, *_BESIDE))])
-    columns = [column for judge in judges for column in (judge, "error left out")]
+    for judge in judges:
+        bars = [spread([row.figures[judge] for row in bench.where(method=method)]) for method in methods]
+        plot_bars(bench.out / f"{slug(judge)}.png", methods, bars, x=f"{judge}, points of 100")
+    columns = [column for judge in judges for column in (judge, "error left out")[: 1 + _has_error(judge)]]
     note = (
-        f"{POINTS} Error left out: (points - monolith's) / (100 - monolith's), the paper's relative gain; negative "
-        "where it is worse. Distances of real drawings are those of the training images, the floor.\n"
+        f"{POINTS} Error left out: (points - base) / (100 - base) where the base is `{MONOLITH}`, the paper's relative "
+        "gain; negative where it is worse, and that of real drawings is the most that these judges could see. In the "
+        "line of real drawings, distances are those of as many training images, the floor. All seeds are asked for the "
+        "same captions: intervals tell how much training and noise matter, not which captions were chosen.\n"
     )
-    parts = [asks + "\n", markdown(["method", *columns, distance, *_BESIDE], lines), note]
+    plots = [f"![{judge} of every method]({slug(judge)}.png)\n" for judge in judges]
+    parts = [asks + "\n", markdown(["method", *columns, distance, *_BESIDE], lines), note, *plots]
     return write_summary(bench, "alignment", parts)
 
 
-def _reduced(rows: list[Row], base: list[Row], judge: str) -> str:
-    """Over the seeds that both have."""
+def _has_error(judge: str) -> bool:
+    """Whether 100 points are what a right drawing gets: of CLIP's cosine nothing comes near."""
+    return judge != CLIP_SCORE
+
+
+def _told(rows: list[Row], base: list[Row], judge: str) -> list[str]:
+    """The points, and how much of the base's error is left out, over the seeds that both have."""
+    points = text_of(rows, judge)
+    if not _has_error(judge):
+        return [points]
     theirs = {row.key["seed"]: row.figures[judge] for row in base}
-    both = [error_reduction(row.figures[judge], theirs[row.key["seed"]]) for row in rows if row.key["seed"] in theirs]
-    return spread(both).text() if both else ""
+    shared = [(row, theirs.get(row.key["seed"])) for row in rows]
+    if all(row.key["seed"] == "-" for row in rows):  # real drawings, of which there is one set
+        shared = [(row, points) for row in rows for points in theirs.values()]
+    left = [error_reduction(row.figures[judge], points) for row, points in shared if points is not None]
+    found = [each for each in left if not isnan(each)]
+    return [points, spread(found).text() if found else ""]

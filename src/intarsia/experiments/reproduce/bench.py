@@ -141,10 +141,11 @@ def check_place(out: Path, recipe: str | None = None) -> None:
         if recipe not in (None, kept):
             raise SettingsError(f"{out} keeps a run of '{kept}', not of '{recipe}'; name another folder with --out")
         return
-    others = sorted(path.name for path in out.iterdir() if path.name != WORK and not path.name.startswith("."))
+    empty = [] if not (out / WORK).is_dir() or any((out / WORK).iterdir()) else [WORK]
+    others = sorted(path.name for path in out.iterdir() if path.name not in empty and not path.name.startswith("."))
     if others:
         raise SettingsError(
-            f"{out} keeps no run of reproduce, but {counted(len(others), 'other thing')} such as {others[0]}; "
+            f"{out} keeps no {SETTINGS} of a run, but {counted(len(others), 'other thing')} such as {others[0]}; "
             "name a new folder with --out"
         )
 

@@ -22,12 +22,12 @@ from intarsia.data import Sample, Source
 from intarsia.diffusion import keyed_generator
 from intarsia.errors import SettingsError
 from intarsia.experiments.pictures import contact_sheet
-from intarsia.experiments.reproduce.alignment import BASE, alignment_scale
+from intarsia.experiments.reproduce.alignment import alignment_scale, beside
 from intarsia.experiments.reproduce.bench import Bench, keys_of
 from intarsia.experiments.reproduce.figures import markdown, spread
 from intarsia.experiments.reproduce.jury import POINTS, REAL, Jury
 from intarsia.experiments.reproduce.plots import plot_bars
-from intarsia.experiments.reproduce.scale import Scale, larger
+from intarsia.experiments.reproduce.scale import Scale
 from intarsia.experiments.reproduce.study import Study, measured
 from intarsia.experiments.reproduce.summary import distance_of, slug, text_of, write_summary
 from intarsia.experiments.reproduce.world import Owner, World
@@ -108,16 +108,21 @@ class Pair:
             **self._diversity(features, prompts),
         }
 
-    def real(self) -> dict[str, float]:
-        """Held-out drawings of both owners: what is left to win, and how much two drawings of one concept differ."""
+    def real(self, count: int) -> dict[str, float]:
+        """Held-out drawings of both: what can be won, and how much two of a concept differ; `count` make the floor."""
         prompts = [sample.label or "" for sample in self.world.reference.manifest]
         points = self._by_kind(self.jury.of_real(self.world), prompts)
-        return {**points, **self.world.yardstick().floor(), **self._diversity(self.world.reference_features, prompts)}
+        return {
+            **points,
+            **self.world.yardstick().floor(count),
+            **self._diversity(self.world.reference_features, prompts),
+        }
 
     def _by_kind(self, told: Mapping[str, Tensor], prompts: Sequence[str]) -> dict[str, float]:
         within = torch.tensor([self.world.attributes[SUBJECT][prompt] in NARROW for prompt in prompts])
         kinds = {f", {WITHIN}": within, f", {BEYOND}": ~within, "": torch.ones_like(within)}
-        return {f"{name}{kind}": each[of].mean().item() for name, each in told.items() for kind, of in kinds.items()}
+        asked = {kind: of for kind, of in kinds.items() if of.any()}
+        return {f"{name}{kind}": each[of].mean().item() for name, each in told.items() for kind, of in asked.items()}
 
     def _diversity(self, features: Tensor, prompts: Sequence[str]) -> dict[str, float]:
         """Nothing where no prompt was drawn twice."""
@@ -161,7 +166,7 @@ def breadth(study: Study) -> None:
     """Fill the table."""
     pair = Pair.of(study.world)
     study = replace(study, world=pair.world)
-    study.bench.cell({"seed": "-", "method": REAL}, pair.real)
+    study.bench.cell({"seed": "-", "method": REAL}, partial(pair.real, study.scale.images))
     for seed in study.scale.seeds:
         for title, draw in _draws(study, pair, seed).items():
             study.bench.cell({"seed": seed, "method": title}, partial(_judged, study, pair, draw, seed, title))
@@ -176,14 +181,9 @@ def _draws(study: Study, pair: Pair, seed: int) -> dict[str, Callable[[], Result
         team = study.team(f"seed-{seed}", pair.sources, settings, study.scale.routers)
         return study.draw(team, some or names, method, seed, by_prompt=by_prompt)
 
-    def monolith(size: int) -> Result:
-        settings = larger(study.scale.trained(1, 1, seed=seed), size)
-        return study.monolith(f"seed-{seed}-all-x{size}", pair.world.images, settings)
-
     return {
-        BASE: partial(study.base, seed),
+        **beside(study, pair.sources[0], seed),
         **{f"{name} alone": partial(by, "ancestral", name) for name in names},
-        **{f"monolith x{size}": partial(monolith, size) for size in (1, len(names))},
         **{method: partial(by, method) for method in COMPARED},
         **{f"{method} by prompt": partial(by, method, by_prompt=True) for method in BY_PROMPT},
     }
@@ -204,7 +204,7 @@ def _show(out: Path, pair: Pair, result: Result, title: str) -> None:
     kinds: dict[str, list[str]] = {WITHIN: [], BEYOND: []}
     for prompt in sorted(first):
         kinds[WITHIN if pair.world.attributes[SUBJECT][prompt] in NARROW else BEYOND].append(prompt)
-    chosen = {kind: some[:_SHOWN] for kind, some in kinds.items()}
+    chosen = {kind: some[:_SHOWN] for kind, some in kinds.items() if some}
     rows = [(kind, result.images[[first[prompt] for prompt in some]]) for kind, some in chosen.items()]
     write_atomic(out / f"drawn-{slug(title)}.png", contact_sheet(rows, scale=_ENLARGED))
     write_atomic(out / ASKED, "".join(f"{', '.join(some)}\n" for some in chosen.values()).encode())
@@ -219,9 +219,13 @@ def report_breadth(bench: Bench, asks: str) -> Path:
     shown = (*points, f"{SHARE}{one}", f"{SHARE}, {BEYOND}", *_BESIDE, distance)
     lines = [[method, *(text_of(bench.where(method=method), figure) for figure in shown)] for method in methods]
     for kind in (WITHIN, BEYOND):
-        right = [[row.figures[f"{judges[0]}, {kind}"] for row in bench.where(method=method)] for method in methods]
-        bars = [spread(values) for values in right]
-        plot_bars(bench.out / f"{slug(kind)}.png", methods, bars, x=f"{judges[0]} right, of 100, for {kind}")
+        figure = f"{judges[0]}, {kind}"
+        told_of = {
+            method: [row.figures[figure] for row in bench.where(method=method) if figure in row.figures]
+            for method in methods
+        }
+        bars = {method: spread(values) for method, values in told_of.items() if values}
+        plot_bars(bench.out / f"{slug(kind)}.png", list(bars), list(bars.values()), x=f"{figure} right, of 100")
     drawn = [
         f"### {method}\n\n![drawn by {method}](drawn-{slug(method)}.png)\n" for method in methods if method != REAL
     ]

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from intarsia.data import Source
 from intarsia.errors import InputError
-from intarsia.experiments.reproduce.alignment import alignment_scale, jury_and_judge
+from intarsia.experiments.reproduce.alignment import alignment_scale, jury_and_judge, real_drawings
 from intarsia.experiments.reproduce.bench import Bench, keys_of
-from intarsia.experiments.reproduce.jury import POINTS, REAL, means
+from intarsia.experiments.reproduce.jury import POINTS, REAL
 from intarsia.experiments.reproduce.plots import Panel, plot
 from intarsia.experiments.reproduce.scale import Scale
 from intarsia.experiments.reproduce.splits import compared, curves_of, monolith, tables_of
-from intarsia.experiments.reproduce.study import Study
+from intarsia.experiments.reproduce.study import MONOLITH, Study
 from intarsia.experiments.reproduce.summary import distance_of, table, write_summary
 from intarsia.experiments.reproduce.world import at_random, shared_out
 from intarsia.routers import GaussianSettings
@@ -43,10 +43,9 @@ def caption_splits(study: Study) -> None:
     subjects = {count: by_subject(world.images, world.attributes[SUBJECT], count) for count in counts}
     jury, judge = jury_and_judge(world)
     key: dict[str, str | int] = {"seed": "-", "split": "-", "sources": 0, "method": REAL}
-    study.bench.cell(key, lambda: {**world.yardstick().floor(), **means(jury.of_real(world))})
+    study.bench.cell(key, lambda: real_drawings(study, jury))
     for seed in study.scale.seeds:
-        for size in (1, max(counts)):
-            monolith(study, judge, seed, size)
+        monolith(study, judge, seed, 1)
         for count in counts:
             compared(study, judge, seed, "subject", subjects[count])
             compared(study, judge, seed, "random", at_random(world.images, count, seed=seed))
@@ -75,7 +74,7 @@ def report_caption_splits(bench: Bench, asks: str) -> Path:
     usual = (distance, "KID", "precision", "recall")
     judges = tuple(name for name in real.figures if name not in usual)
     quality = (distance, *judges, "precision", "recall")
-    base = bench.where(method="monolith x1")
+    base = bench.where(method=MONOLITH)
     parts = [asks + "\n", table(bench.where(split="-"), "method", quality, base)]
     for kind in keys_of(bench.rows, "split")[1:]:
         parts += tables_of(bench, kind, KINDS[kind], quality, base)

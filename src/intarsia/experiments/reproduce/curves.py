@@ -9,6 +9,7 @@ real images of the labels that are left.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from intarsia.data import Source
@@ -63,7 +64,7 @@ def _stage(study: Study, seed: int, sources: Sequence[Source], kept: Sequence[in
     study.bench.cell({**key, "method": COMPOSED}, lambda: composed("gaussian"))
     study.bench.cell({**key, "method": ANCESTRAL}, lambda: composed("ancestral"))
     study.bench.cell({**key, "method": RETRAINED}, retrained)
-    study.bench.cell({**key, "method": REAL}, yardstick.floor)
+    study.bench.cell({**key, "method": REAL}, partial(yardstick.floor, study.scale.images))
 
 
 def report_curves(bench: Bench, asks: str) -> Path:

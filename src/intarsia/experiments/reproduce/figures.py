@@ -20,7 +20,7 @@ class Spread:
     count: int
 
     def text(self, digits: int = 3) -> str:
-        if self.count < 2:
+        if self.count < 2 or self.low == self.high:  # of what no seed changes there is no interval
             return f"{self.mean:.{digits}f}"
         return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 

@@ -101,7 +101,7 @@ def _anew(study: Study, lifetime: Lifetime, number: int) -> Mapping[str, float]:
 
 
 def _real(study: Study, lifetime: Lifetime, number: int) -> Mapping[str, float]:
-    return study.world.yardstick(drawable(lifetime.after(number)).labels).floor()
+    return study.world.yardstick(drawable(lifetime.after(number)).labels).floor(study.scale.images)
 
 
 def report_life(bench: Bench, asks: str) -> Path:

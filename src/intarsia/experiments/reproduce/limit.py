@@ -45,7 +45,7 @@ ROUNDS = 9
 def limit(study: Study) -> None:
     """Fill the table."""
     yardstick, images = study.world.yardstick(), len(study.world.images)
-    study.bench.cell({"seed": "-", "sources": 0, "method": "real"}, yardstick.floor)
+    study.bench.cell({"seed": "-", "sources": 0, "method": "real"}, partial(yardstick.floor, study.scale.images))
     for seed in study.scale.seeds:
         for count in (count for count in COUNTS if count < images):
             routing = Threshold(RELATIVE_THRESHOLD / count)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from intarsia.composition import Result
@@ -16,7 +17,7 @@ from intarsia.experiments.reproduce.figures import spread
 from intarsia.experiments.reproduce.plots import plot_bars
 from intarsia.experiments.reproduce.scale import Scale
 from intarsia.experiments.reproduce.splits import compared, monolith
-from intarsia.experiments.reproduce.study import Study, copied, measured
+from intarsia.experiments.reproduce.study import MONOLITH, Study, copied, measured
 from intarsia.experiments.reproduce.summary import distance_of, table, write_summary
 from intarsia.routers import GaussianSettings, HeadSettings, PrototypeSettings
 
@@ -40,7 +41,9 @@ def owners(study: Study) -> None:
     def judge(result: Result) -> Mapping[str, float]:
         return {**measured(result, yardstick), "copies": copied(result.images, study.world)}
 
-    study.bench.cell({"seed": "-", "split": "-", "sources": 0, "method": "real"}, yardstick.floor)
+    study.bench.cell(
+        {"seed": "-", "split": "-", "sources": 0, "method": "real"}, partial(yardstick.floor, study.scale.images)
+    )
     for seed in study.scale.seeds:
         for size in (1, len(sources)):
             monolith(study, judge, seed, size)
@@ -56,7 +59,7 @@ def report_owners(bench: Bench, asks: str) -> Path:
     plot_bars(bench.out / "owners.png", methods, spreads, x=figure)
     parts = [
         asks + "\n",
-        table(bench.rows, "method", shown, bench.where(method="monolith x1")),
+        table(bench.rows, "method", shown, bench.where(method=MONOLITH)),
         f"![{figure} of every method](owners.png)\n",
     ]
     return write_summary(bench, "owners", parts)

@@ -27,17 +27,16 @@ from intarsia.experiments.reproduce.figures import markdown, spread
 from intarsia.experiments.reproduce.heed import OWN, SOURCES, Heed, heed_of
 from intarsia.experiments.reproduce.plots import Curve, Panel, plot
 from intarsia.experiments.reproduce.scale import EMOJI, Scale
-from intarsia.experiments.reproduce.study import Study
+from intarsia.experiments.reproduce.study import UNTRAINED, Study
 from intarsia.experiments.reproduce.summary import distance_of, slug, text_of, write_summary
 from intarsia.files import write_atomic
 from intarsia.routers import GaussianSettings
 
 EPSILONS: Mapping[str, float] = MappingProxyType({"1": 1.0, "3": 3.0, "8": 8.0})
 DELTA = 1e-5
-NOTHING, UNTRAINED, NEVER = "backbone alone", "untrained", "infinity"
+NOTHING, NEVER = "backbone alone", "infinity"
 REAL, SILENT = "real", "no noise"
 DRAWS, CLIP, TOGETHER = 1, 0.05, 64  # TOGETHER: images that run through the network at once
-STILL = 1e-12  # a learning rate that moves nothing
 CANARIES, AUDITED = 200, 4  # images, and steps that they are trained for
 ASKED = "asked.txt"
 _SHOWN, _ENLARGED, _SIDE = 12, 6, 96  # images, and how much larger small ones are made, to this many pixels a side
@@ -72,7 +71,7 @@ def _of_captions(scale: Scale) -> Scale:
 def privacy(study: Study) -> None:
     """Fill the table."""
     yardstick, heed = study.world.yardstick(), heed_of(study.world)
-    study.bench.cell({"seed": "-", "epsilon": REAL}, lambda: {**yardstick.floor(), **heed.real()})
+    study.bench.cell({"seed": "-", "epsilon": REAL}, lambda: {**yardstick.floor(study.scale.images), **heed.real()})
     for seed in study.scale.seeds:
         study.bench.cell({"seed": seed, "epsilon": NOTHING}, partial(_public, study, heed, seed))
         if study.world.captioned:
@@ -109,11 +108,7 @@ def _public(study: Study, heed: Heed, seed: int) -> Mapping[str, float]:
 
 
 def _untrained(study: Study, heed: Heed, seed: int) -> Mapping[str, float]:
-    """What an adapter draws that has seen no image; all sources begin with the same."""
-    settings = replace(study.scale.trained(1, SOURCES, seed=seed), steps=1, rows=1, lr=STILL)
-    first = heed.sources[0]
-    team = study.team(f"seed-{seed}-{UNTRAINED}", [first], settings, ())
-    result = study.draw(team, [first.name], "ancestral", seed)
+    result = study.untrained(heed.sources[0], seed)
     _keep(study, seed, UNTRAINED, result)
     return _judged(study, heed, result, lambda name: result.images)
 

@@ -11,13 +11,24 @@ from typing import Any
 
 from intarsia.audit.clip import Clip
 from intarsia.checks import check_whole
+from intarsia.compartments import FullCopy
 from intarsia.composition.protected import check_settings
 from intarsia.errors import SettingsError, UnknownName
 from intarsia.experiments.reproduce.aesthetic import SCORE, aesthetic_world
 from intarsia.experiments.reproduce.asked import Choice, Inputs
 from intarsia.experiments.reproduce.bench import Bench, OnPhase, OnStep, check_place
 from intarsia.experiments.reproduce.recipes import RECIPES, Calculation, Recipe
-from intarsia.experiments.reproduce.scale import CLIP, DIGITS, EMOJI, PAPER, PAPER_CLASSES, PAPER_TEXT, Scale
+from intarsia.experiments.reproduce.scale import (
+    CLIP,
+    DIGITS,
+    EMOJI,
+    METHODS,
+    PAPER,
+    PAPER_CLASSES,
+    PAPER_TEXT,
+    SINGLE,
+    Scale,
+)
 from intarsia.experiments.reproduce.study import Study
 from intarsia.experiments.reproduce.world import World
 from intarsia.experiments.reproduce.worlds import digits_world, emoji_world, features_of, folder_world, mnist_world
@@ -142,11 +153,24 @@ def _check_drawing(name: str, recipe: Recipe, chosen: Scale, usual: Scale) -> No
             f"(usual here: {', '.join(usual.methods)})"
         )
     drawn.check_methods(of_its_own=not recipe.compares)
+    if recipe.pictured:
+        _check_pictured(name, drawn)
     given, only = chosen.sampling.sampler, recipe.sampler
     if only not in (None, given):
         raise SettingsError(f"'{name}' follows images along the path of '{only}'; leave --sampler {given} out")
     if recipe.protects:
         check_settings(chosen.sampling)
+
+
+def _check_pictured(name: str, scale: Scale) -> None:
+    """Refuse methods that a table of pictures asked for in words cannot have."""
+    if SINGLE in scale.methods:
+        raise SettingsError(f"'{name}' shows every source alone; leave '{SINGLE}' out")
+    joint = [method for method in scale.methods if METHODS[method][0] == "joint"]
+    if joint and isinstance(scale.training.adapter, FullCopy):
+        raise SettingsError(
+            f"the method '{joint[0]}' reads features of a U-ViT, and this backbone has a UNet; leave it out"
+        )
 
 
 def _check_unused(name: str, scale: str, inputs: Inputs) -> None:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from intarsia.checks import check_whole
-from intarsia.compartments import DeepPrompts, FullCopy, Lora, TextPrompts, TrainSettings
+from intarsia.compartments import DeepPrompts, FullCopy, Lora, TrainSettings
 from intarsia.composition import SampleSettings
 from intarsia.diffusion import SAMPLERS
 from intarsia.errors import SettingsError, UnknownName
@@ -170,9 +170,6 @@ def larger(settings: TrainSettings, times: int) -> TrainSettings:
         return replace(settings, adapter=grown)
     if isinstance(adapter, DeepPrompts):
         return replace(settings, adapter=replace(adapter, tokens=adapter.tokens * times))
-    if isinstance(adapter, TextPrompts):
-        grown_text = replace(adapter, tokens=adapter.tokens * times, width=adapter.width * times)
-        return replace(settings, adapter=grown_text)
     raise SettingsError(f"an adapter of the kind '{adapter.name}' cannot be made {times} times as large")
 
 

@@ -31,7 +31,7 @@ def model_of(images: str, steps: str) -> str:
 def shares(study: Study) -> None:
     """Fill the table."""
     images, yardstick = study.world.images, study.world.yardstick()
-    study.bench.cell({"seed": "-", "model": REAL}, yardstick.floor)
+    study.bench.cell({"seed": "-", "model": REAL}, partial(yardstick.floor, study.scale.images))
     for seed in study.scale.seeds:
         some = {ALL: images, SHARE: at_random(images, SHARES, seed=seed)[0]}
         for seen, source in some.items():

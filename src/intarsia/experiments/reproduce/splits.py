@@ -7,6 +7,7 @@ too: the monolith is trained once with an adapter of the size of one source's, a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from intarsia.composition import Result
@@ -15,7 +16,7 @@ from intarsia.experiments.reproduce.bench import Bench, Row, keys_of
 from intarsia.experiments.reproduce.figures import spread
 from intarsia.experiments.reproduce.plots import Curve, Panel, curve_of, plot, plot_bars
 from intarsia.experiments.reproduce.scale import SINGLE, larger
-from intarsia.experiments.reproduce.study import Study, measured
+from intarsia.experiments.reproduce.study import MONOLITH, Study, measured
 from intarsia.experiments.reproduce.summary import distance_of, table, write_summary
 from intarsia.experiments.reproduce.world import at_random, by_class, check_classes
 
@@ -34,7 +35,9 @@ def splits(study: Study) -> None:
     def judge(result: Result) -> Mapping[str, float]:
         return measured(result, yardstick)
 
-    study.bench.cell({"seed": "-", "split": "-", "sources": 0, "method": "real"}, yardstick.floor)
+    study.bench.cell(
+        {"seed": "-", "split": "-", "sources": 0, "method": "real"}, partial(yardstick.floor, study.scale.images)
+    )
     for seed in study.scale.seeds:
         for size in (1, max(study.scale.counts)):
             monolith(study, judge, seed, size)
@@ -79,7 +82,7 @@ def report_splits(bench: Bench, asks: str) -> Path:
     """Tables per kind of split and number of sources, and a plot of the distance against that number."""
     figure = distance_of(bench)
     quality = (figure, "KID", "precision", "recall")
-    base = bench.where(method="monolith x1")
+    base = bench.where(method=MONOLITH)
     parts = [asks + "\n", table(bench.where(split="-"), "method", quality, base)]
     for kind in keys_of(bench.rows, "split")[1:]:
         parts += tables_of(bench, kind, KINDS[kind], quality, base)
@@ -115,6 +118,6 @@ def curves_of(bench: Bench, kind: str, figure: str) -> list[Curve]:
     """A figure against the number of sources: one curve for every method, after the monolith's level."""
     methods = keys_of(bench.where(split=kind), "method")
     curves = [curve_of(method, bench.where(split=kind, method=method), "sources", figure) for method in methods]
-    level = spread([row.figures[figure] for row in bench.where(method="monolith x1")])
+    level = spread([row.figures[figure] for row in bench.where(method=MONOLITH)])
     places = sorted({place for curve in curves for place in curve.places})
     return [Curve("monolith", places, [level] * len(places)), *curves]

@@ -34,6 +34,10 @@ from intarsia.routers import LabelShares, PrototypeBank, PrototypePart
 from intarsia.vault.engines import Engine
 from intarsia.vault.parts import PartSettings
 
+MONOLITH, BASE, UNTRAINED = "monolith x1", "backbone", "untrained"
+"""Rows of tables: one model of all images, its adapter as large as a source's; no adapter; one that was not trained."""
+
+_STILL = 1e-12  # a learning rate that moves nothing
 _SMALL = 64  # pixels a side
 _SEEN = 64  # pictures unpacked at once
 
@@ -69,6 +73,12 @@ class Study:
         """A set of images from one compartment that was trained on all of these."""
         team = self.team(place, [replace(images, name="all")], settings, ())
         return self.draw(team, ["all"], "ancestral", settings.seed)
+
+    def untrained(self, source: Source, seed: int) -> Result:
+        """A set of images from an adapter that has seen none, for the captions of a source; all begin with the same."""
+        settings = replace(self.scale.training, steps=1, rows=1, lr=_STILL, seed=seed)
+        team = self.team(f"seed-{seed}-{UNTRAINED}", [source], settings, ())
+        return self.draw(team, [source.name], "ancestral", seed)
 
     def draw(
         self,

@@ -23,9 +23,9 @@ def values_of(rows: Sequence[Row], figure: str) -> dict[str, float]:
 
 
 def paired(rows: Sequence[Row], base: Sequence[Row], figure: str) -> Spread | None:
-    """The ratio of a figure to the base's, over the seeds that both have."""
+    """The ratio of a figure to the base's, over the seeds that both have; of 0 there is none."""
     mine, theirs = values_of(rows, figure), values_of(base, figure)
-    both = [seed for seed in mine if seed in theirs]
+    both = [seed for seed in mine if mine[seed] > 0 and theirs.get(seed, 0) > 0]
     return ratio([mine[seed] for seed in both], [theirs[seed] for seed in both]) if both else None
 
 

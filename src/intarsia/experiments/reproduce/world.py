@@ -71,7 +71,8 @@ class World:
             "reference": f"{len(self.reference)}, root {self.reference.manifest.root[:16]}",
             "network": self.network.name,
         }
-        judged = {"aligners": [each.name for each in self.aligners]} if self.aligners else {}
+        judges = [f"{each.name} {each.digest[:16]}" for each in self.aligners]
+        judged = {"aligners": judges} if judges else {}
         return settings | judged | ({"sight": self.sight.digest[:16]} if self.sight else {})
 
     @property
@@ -133,9 +134,12 @@ class Yardstick:
         """Distances, precision and recall of images (N, C, H, W)."""
         return self._figures(self.world.network.features(images))
 
-    def floor(self) -> dict[str, float]:
-        """The same of real training images: what a perfect copyist would reach."""
-        return self._figures(self._chosen(self.world.images, self.world.training_features))
+    def floor(self, count: int) -> dict[str, float]:
+        """The same of `count` real training images, or all if they are fewer: what a perfect copyist would reach."""
+        real = self._chosen(self.world.images, self.world.training_features)
+        # A distance falls with the number of images, so the floor is that of sets as large as those it stands beside.
+        order = keyed_generator("floor", self.world.name).permutation(len(real))
+        return self._figures(real[torch.from_numpy(order[:count])])
 
     def _figures(self, found: Tensor) -> dict[str, float]:
         reference = self._chosen(self.world.reference, self.world.reference_features)

@@ -82,7 +82,7 @@ def emoji_world(folder: Path, backbone: str | Path | None = None, inception: Pat
     compared.
 
     Raises:
-        InputError: fewer than two such owners, or an owner's table is unreadable.
+        InputError: fewer than two such owners, an owner's table is unreadable, or a drawing has no caption.
         IncompatibleError: the backbone knows none of the held-out concepts.
     """
     package = backbone or EMOJI_BACKBONE
@@ -97,6 +97,9 @@ def emoji_world(folder: Path, backbone: str | Path | None = None, inception: Pat
         )
     owners = []
     for source in load_emoji(folder, names, size, label="caption"):
+        nameless = sum(sample.label is None for sample in source.manifest)
+        if nameless:
+            raise InputError(f"{folder}: {nameless} emoji of {source.name} have no caption; give each one")
         kept, held = source.split(HELD_OUT_CONCEPTS, group=by_stem)
         owners.append(Owner(kept, held.select(lambda sample: sample.label in known)))
     if not any(len(owner.held) for owner in owners):
