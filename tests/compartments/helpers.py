@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from intarsia.compartments.adapters import DeepPrompts, FullCopy, Kind, Lora, Pa
 from intarsia.diffusion import Cosine, keyed_normal
 
 TEXT = TextPrompts(tokens=3, width=4, length=4, encoder="toy", digest="toy", states=6)
+AMONG = replace(TEXT, gated=False)
 KINDS: list[Kind] = [
     Lora(rank=2),
     Lora(rank=2, targets=("attn.qkv", "skip_linear"), scale=0.5),
@@ -21,6 +23,7 @@ KINDS: list[Kind] = [
     DeepPrompts(tokens=2, per_class=True),
     Parallel(width=4),
     TEXT,
+    AMONG,
     FullCopy(),
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -23,7 +25,7 @@ from intarsia.compartments.pieces import Adapted, Pieces
 from intarsia.diffusion import keyed_normal
 from intarsia.errors import SettingsError, UnknownName
 
-from .helpers import KINDS, TEXT, random_params, tiny_backbone, toy_caption
+from .helpers import AMONG, KINDS, TEXT, random_params, tiny_backbone, toy_caption
 
 
 def batch(rows: int = 5) -> tuple[Tensor, Tensor]:
@@ -81,16 +83,16 @@ def test_prompts_per_class_follow_each_images_class() -> None:
         kind.pieces(network, params).of_rows(None)
 
 
-def test_a_caption_joins_every_layer_and_leads_the_first_token() -> None:
+def test_a_caption_among_the_tokens_joins_every_layer_and_leads_the_first() -> None:
     """As the plain formulation: its mapped states are tokens beside the prompts, those that it lacks are the bias."""
     backbone = tiny_backbone(labels=("a",))
     network, (x, t) = backbone.network, batch(3)
-    params = random_params(TEXT, network)
+    params = random_params(AMONG, network)
     for block in network.config.blocks:  # the feed-forward's branch has a test of its own
         params |= {f"{block}.up": torch.zeros(16, 4), f"{block}.bias": torch.zeros(16)}
     captions = [toy_caption("oak", 2), None, toy_caption("a longer one", 6)]
     null = torch.ones(3, dtype=torch.int64)
-    pieces = TEXT.captioned(network, params, TEXT.pieces(network, params), captions)
+    pieces = AMONG.captioned(network, params, AMONG.pieces(network, params), captions)
     ours = network(x, t, null, adaptation=Adapted([(pieces, 3)]))
 
     for row, caption in enumerate(captions):
@@ -107,6 +109,39 @@ def test_a_caption_joins_every_layer_and_leads_the_first_token() -> None:
         torch.testing.assert_close(
             ours[mine], plain_prompted(named, x[mine], t[mine], plain, null[mine]), rtol=1e-4, atol=1e-4
         )
+
+
+def test_a_gated_caption_is_attended_to_by_itself() -> None:
+    """Each head adds what it finds among prompts and caption, as far as its gate is open."""
+    network = tiny_backbone(labels=("a",)).network
+    params = random_params(TEXT, network)
+    captions = [toy_caption("oak", 2), None, toy_caption("a longer one", 6)]
+    pieces = TEXT.captioned(network, params, TEXT.pieces(network, params), captions)
+    q, k, v = (keyed_normal((3, 2, 5, 8), name) for name in "qkv")
+    found = Adapted([(pieces, 3)]).attend("mid_block", q, k, v)
+    block = network.mid_block
+    for row, caption in enumerate(captions):
+        states = torch.zeros(4, 6)
+        if caption is not None:
+            states[: len(caption.states)] = caption.states[:4]
+        told = torch.cat([params["mid_block.prompts"][0], states @ params["text.map"].T + params["text.bias"]])
+        _, keys, values = block.attn.qkv(block.norm1(told)).unflatten(-1, (3, 2, 8)).permute(1, 2, 0, 3)
+        for head, gate in enumerate(params["mid_block.gate"]):
+            own = (q[row, head] @ k[row, head].T / 8**0.5).softmax(-1) @ v[row, head]
+            added = (q[row, head] @ keys[head].T / 8**0.5).softmax(-1) @ values[head]
+            torch.testing.assert_close(found[row, head], own + gate * added, rtol=1e-4, atol=1e-5)
+
+
+def test_a_fresh_gated_caption_is_its_label_and_nothing_else() -> None:
+    network, (x, t) = tiny_backbone(labels=("a",)).network, batch(2)
+    null = torch.ones(2, dtype=torch.int64)
+    for kind, unchanged in ((TEXT, True), (AMONG, False)):
+        params = kind.initial(network, classes=0, seed=3)
+        silent = replace(toy_caption("oak", 2), lead=torch.zeros(16))
+        pieces = kind.captioned(network, params, kind.pieces(network, params), [silent, None])
+        changed = network(x, t, null, adaptation=Adapted([(pieces, 2)]))
+        assert torch.equal(changed, network(x, t, null)) == unchanged
+        assert (("mid_block.gate" in params) and not params["mid_block.gate"].any()) == unchanged
 
 
 def test_lora_equals_its_merged_weights() -> None:
@@ -176,6 +211,8 @@ def test_the_start_depends_on_the_seed_alone() -> None:
 def test_bad_settings_are_named() -> None:
     with pytest.raises(UnknownName, match=r"did you mean 'attn\.qkv'"):
         Lora(targets=("attn.qk",))
+    with pytest.raises(SettingsError, match="gated is 1, expected true or false"):
+        adapter_from({**adapter_settings(TEXT), "gated": 1})
     with pytest.raises(SettingsError, match="rank is 0"):
         Lora(rank=0)
     with pytest.raises(UnknownName, match="adapter kind 'lorra'"):

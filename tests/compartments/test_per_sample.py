@@ -16,7 +16,7 @@ from intarsia.compartments.pieces import Adapted
 from intarsia.diffusion import keyed_normal
 from intarsia.errors import SettingsError
 
-from .helpers import TEXT, random_params, tiny_backbone, toy_caption
+from .helpers import AMONG, TEXT, random_params, tiny_backbone, toy_caption
 
 KINDS = [
     Lora(rank=2, scale=0.7),
@@ -25,13 +25,18 @@ KINDS = [
     DeepPrompts(tokens=3),
     DeepPrompts(tokens=2, per_class=True),
     TEXT,
+    AMONG,
 ]
 CLASSES, LABELS = ("a", "b"), ["b", "a", None, "b"]
 CAPTIONS = [toy_caption("oak", 2), None, toy_caption("a longer one", 6), toy_caption("elm", 1)]
 SAMPLES, DRAWS = 4, 3
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.name}-{getattr(kind, 'per_class', '')}")
+def title(kind: Kind) -> str:
+    return "-".join(str(each) for each in (kind.name, *(getattr(kind, name, "") for name in ("per_class", "gated"))))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=title)
 def test_gradients_are_those_of_batches_of_one_sample(kind: Kind) -> None:
     network = tiny_backbone().network.double()
     params = {name: p.double() for name, p in random_params(kind, network, classes=2).items()}

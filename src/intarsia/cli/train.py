@@ -59,6 +59,15 @@ class AdapterOptions:
     length: Annotated[
         int | None, typer.Option(help="text: tokens of a caption that are read; 32 by default.", rich_help_panel=_KIND)
     ] = None
+    gated: Annotated[
+        bool | None,
+        typer.Option(
+            "--gated/--no-gated",
+            help="text: begin as the backbone and open up to prompts and captions as far as training tells (the "
+            "default), or have them among the image's tokens at once, as in the paper.",
+            rich_help_panel=_KIND,
+        ),
+    ] = None
     encoder: Annotated[
         str | None,
         typer.Option(
@@ -84,7 +93,7 @@ class AdapterOptions:
         given: dict[str, Any] = {"rank": self.rank, "scale": self.scale, "tokens": self.tokens, "width": self.width}
         given |= {"targets": split("--targets", self.targets), "per_class": self.per_class or None}
         chosen = {name: value for name, value in given.items() if value is not None}
-        chosen |= {name: value for name in ("length", "encoder") if (value := getattr(self, name)) is not None}
+        chosen |= {name: value for name in ("length", "gated", "encoder") if (value := getattr(self, name)) is not None}
         known = {field.name for field in fields(ADAPTERS[self.adapter])} - set(READ_OFF)
         if strange := sorted(set(chosen) - known):
             taken = ", ".join(_flag(name) for name in sorted(known)) or "none of these"

@@ -128,7 +128,12 @@ def _adaptation(
     told = torch.baddbmm(bias[:, None], kind.padded(captions).to(into), into.mT)
     prompts = {b: torch.cat([copies[f"{b}.prompts"][:, 0], told], dim=1) for b in blocks}
     lead = torch.stack([told.new_zeros(told.shape[-1]) if c is None else c.lead.to(told) for c in captions])
-    return _PerSample(prefix={b: prompt_keys_values(uvit, b, prompts[b]) for b in blocks}, branch=copies, lead=lead)
+    joined = {}
+    for b in blocks:
+        keys, values = prompt_keys_values(uvit, b, prompts[b])
+        joined[b] = keys, kind.opened(values, copies.get(f"{b}.gate"))
+    prefix, aside = (None, joined) if kind.gated else (joined, None)
+    return _PerSample(prefix=prefix, aside=aside, branch=copies, lead=lead)
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,7 @@ class _PerSample:
     low_rank: Mapping[str, Tensor] | None = None
     branch: Mapping[str, Tensor] | None = None
     prefix: Mapping[str, tuple[Tensor, Tensor]] | None = None
+    aside: Mapping[str, tuple[Tensor, Tensor]] | None = None
     lead: Tensor | None = None
     scale: float = 1.0
 
@@ -155,10 +161,11 @@ class _PerSample:
         return y + self.scale * _both(x, a, b, lambda hidden: hidden)
 
     def attend(self, block: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if self.prefix is None:
-            return attention(q, k, v)
-        keys, values = (p.repeat_interleave(len(q) // len(p), dim=0) for p in self.prefix[block])
-        return attention(q, torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2))
+        if self.prefix is not None:
+            keys, values = _of_rows(self.prefix[block], q)
+            k, v = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
+        y = attention(q, k, v)
+        return y if self.aside is None else y + attention(q, *_of_rows(self.aside[block], q))
 
     def feedforward(self, block: str, x: Tensor, y: Tensor) -> Tensor:
         if self.branch is None:
@@ -166,6 +173,11 @@ class _PerSample:
         bias = self.branch[f"{block}.bias"]
         added = _both(x, self.branch[f"{block}.down"], self.branch[f"{block}.up"], F.relu)
         return y + added + bias.repeat_interleave(len(y) // len(bias), dim=0)[:, None]
+
+
+def _of_rows(sets: tuple[Tensor, Tensor], q: Tensor) -> list[Tensor]:
+    """Keys and values (B, ...) of each sample for its rows of q, which are side by side."""
+    return [p.repeat_interleave(len(q) // len(p), dim=0) for p in sets]
 
 
 def _both(x: Tensor, first: Tensor, second: Tensor, between: Callable[[Tensor], Tensor]) -> Tensor:

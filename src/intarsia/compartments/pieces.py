@@ -25,12 +25,14 @@ class Pieces:
     """What one compartment adds inside the forward, by module or block name.
 
     `low_rank`: A (r, in) and B (out, r), the scale folded into B. `prefix`: keys and values (S, H, P, d) put before a
-    block's own, S being 1 or the number of sets to choose from. `branch`: down (r, D), up (D, r), bias (D,) beside a
-    feed-forward. `lead` (S, D): added to the first token, the label's or else the time's.
+    block's own, S being 1 or the number of sets to choose from. `aside`: keys and values of these shapes that are
+    attended to by themselves, and the answer added. `branch`: down (r, D), up (D, r), bias (D,) beside a feed-forward.
+    `lead` (S, D): added to the first token, the label's or else the time's.
     """
 
     low_rank: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     prefix: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    aside: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     branch: Mapping[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
     lead: Tensor | None = None
 
@@ -40,12 +42,15 @@ class Pieces:
         Raises:
             SettingsError: there are several sets and no `rows`.
         """
-        if all(len(keys) == 1 for keys, _ in self.prefix.values()):
+        if all(len(keys) == 1 for keys, _ in (*self.prefix.values(), *self.aside.values())):
             return self
         if rows is None:
             raise SettingsError("prompts per class need the class of each image; this compartment has no classes")
-        prefix = {block: (keys[rows], values[rows]) for block, (keys, values) in self.prefix.items()}
-        return replace(self, prefix=prefix, lead=None if self.lead is None else self.lead[rows])
+        prefix, aside = (
+            {block: (keys[rows], values[rows]) for block, (keys, values) in sets.items()}
+            for sets in (self.prefix, self.aside)
+        )
+        return replace(self, prefix=prefix, aside=aside, lead=None if self.lead is None else self.lead[rows])
 
 
 class Named(Protocol):
@@ -103,11 +108,9 @@ class Adapted:
         return y + torch.cat([_low_rank(pieces.low_rank.get(name), x[rows], y) for pieces, rows in self._groups])
 
     def attend(self, block: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if not any(block in pieces.prefix for pieces, _ in self._groups):
+        if not any(block in pieces.prefix or block in pieces.aside for pieces, _ in self._groups):
             return attention(q, k, v)
-        return torch.cat(
-            [_attend(pieces.prefix.get(block), q[rows], k[rows], v[rows]) for pieces, rows in self._groups]
-        )
+        return torch.cat([_attend(pieces, block, q[rows], k[rows], v[rows]) for pieces, rows in self._groups])
 
     def feedforward(self, block: str, x: Tensor, y: Tensor) -> Tensor:
         for pieces, rows in self._groups:
@@ -132,8 +135,11 @@ def _add(y: Tensor, rows: slice, delta: Tensor) -> Tensor:
     return y.index_add(0, torch.arange(rows.start, rows.stop, device=y.device), delta)
 
 
-def _attend(prefix: tuple[Tensor, Tensor] | None, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    if prefix is None:
-        return attention(q, k, v)
-    keys, values = (p.expand(len(q), -1, -1, -1) for p in prefix)
-    return attention(q, torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2))
+def _attend(pieces: Pieces, block: str, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    if block in pieces.prefix:
+        keys, values = (p.expand(len(q), -1, -1, -1) for p in pieces.prefix[block])
+        k, v = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
+    y = attention(q, k, v)
+    if block not in pieces.aside:
+        return y
+    return y + attention(q, *(p.expand(len(q), -1, -1, -1) for p in pieces.aside[block]))

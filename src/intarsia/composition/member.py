@@ -122,7 +122,7 @@ class CompartmentMember:
     def nbytes(self) -> int:
         """Bytes of its tensors, as stored and made ready; the backbone is not counted."""
         pieces = self._pieces
-        added = () if pieces is None else (pieces.low_rank, pieces.prefix, pieces.branch)
+        added = () if pieces is None else (pieces.low_rank, pieces.prefix, pieces.aside, pieces.branch)
         stored = self.compartment
         tensors = [
             *stored.params.values(),

@@ -102,11 +102,22 @@ def test_what_bends_the_path_is_refused(
     [
         (diffusers.EulerDiscreteScheduler(**CONTINUOUS), "which must count steps"),
         (diffusers.EDMEulerScheduler(), "need a scheduler with alphas_cumprod"),
+        (diffusers.CMStochasticIterativeScheduler(), "CMStochasticIterativeScheduler with no prediction type"),
+        (diffusers.ScoreSdeVeScheduler(), "ScoreSdeVeScheduler with no prediction type"),
+        (diffusers.KarrasVeScheduler(), "KarrasVeScheduler with no prediction type"),
+        (diffusers.IPNDMScheduler(), "IPNDMScheduler with no prediction type"),
     ],
 )
 def test_a_scheduler_that_hides_its_noise_level_is_refused(scheduler: Any, words: str) -> None:
     with pytest.raises(IncompatibleError, match=words):
         process_of(scheduler)
+
+
+def test_schedulers_of_flow_matching_are_known_by_name_or_by_their_sigmas() -> None:
+    flowing = (diffusers.FlowMatchEulerDiscreteScheduler(), diffusers.UniPCMultistepScheduler(use_flow_sigmas=True))
+    assert [process_of(one).flows for one in flowing] == [True, True]
+    repainting = process_of(diffusers.RePaintScheduler())  # it has no setting, and steps by epsilon
+    assert (repainting.flows, repainting.prediction) == (False, "eps")
 
 
 def test_a_call_remembers_nothing_of_the_one_before(pipe: Any, loras: dict[str, Path]) -> None:

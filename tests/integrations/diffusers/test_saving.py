@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
+import types
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import peft
 
 from intarsia.composition import Full
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
-from intarsia.integrations.diffusers import ComposedModel, load_composition
+from intarsia.integrations.diffusers import ComposedModel, layers, load_composition
 
 from .tiny import compose, draw, unet, with_unet
 
@@ -117,4 +119,45 @@ def test_what_cannot_be_loaded_or_saved(pipe: Any, loaded: Any, loras: dict[str,
 
     composed = compose(with_unet(loaded, composed.release()), loras, routing=Own())
     with pytest.raises(SettingsError, match="routing own is not one of"):
-        composed.save_pretrained(tmp_path / "own", with_base=False)
+        composed.save_pretrained(tmp_path / "own")
+    assert not (tmp_path / "own").exists()
+
+
+def test_an_interrupted_save_leaves_nothing_that_is_read_for_a_part_of_the_next(
+    pipe: Any, loaded: Any, loras: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = unet(seed=5)
+    composed = compose(pipe, {"whole": whole, "b": loras["b"]})
+
+    def stop(self: Any, place: Path) -> None:
+        (place / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}')
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(type(whole), "save_pretrained", stop)
+        with pytest.raises(KeyboardInterrupt):
+            composed.save_pretrained(tmp_path, with_base=False)
+    pipe.unet = composed.release()
+    composed = compose(pipe, loras)
+    expected = draw(pipe)
+    composed.save_pretrained(tmp_path, with_base=False)
+    other = with_unet(loaded, copy.deepcopy(loaded.unet))
+    load_composition(other, tmp_path)
+    torch.testing.assert_close(draw(other), expected)
+    (tmp_path / "composition.json").unlink()  # as where that was as far as a save came
+    with pytest.raises(SettingsError, match=r"members is there already, without a composition's record .* remove it"):
+        composed.save_pretrained(tmp_path)
+    assert not (tmp_path / "base").exists()
+
+
+def test_a_saved_members_scales_are_looked_up_and_not_searched_for(
+    pipe: Any, loras: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pattern per layer, each tried on each layer, would make loading quadratic."""
+    composed = compose(pipe, loras)
+    expected = [member.scales for member in composed.members]
+    composed.save_pretrained(tmp_path, with_base=False)
+    pipe.unet = composed.release()
+    # Without compile and match; layers.py's own patterns are compiled already.
+    monkeypatch.setattr(layers, "re", types.SimpleNamespace(escape=re.escape, error=re.error))
+    assert [member.scales for member in load_composition(pipe, tmp_path).members] == expected

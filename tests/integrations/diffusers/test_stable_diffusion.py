@@ -272,7 +272,7 @@ def test_the_pipeline_sees_the_shared_model(pipe: Any, loras: dict[str, Path]) -
     assert composed.to(torch.float64).members[0].low_rank("mid_block.resnets.0.conv1").down.dtype == torch.float64
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = composed.nothing
-    with pytest.raises(SettingsError, match="before composing, or not"):
+    with pytest.raises(SettingsError, match="a composition does without it"):
         pipe.fuse_qkv_projections()
     before = {name for name, _ in composed.named_modules()}
     more = {f"unet.{name}": tensor for name, tensor in lora_tensors(composed.base, seed=3).items()}

@@ -62,7 +62,7 @@ def _of_classes(scale: Scale) -> Scale:
 
 # The paper's setting (supplementary), with fewer tokens: each of them is noise at first, and takes attention away.
 def _of_captions(scale: Scale) -> Scale:
-    adapter = TextPrompts(tokens=2, width=4, length=12)
+    adapter = TextPrompts(tokens=2, width=4, length=12, gated=False)
     training = replace(scale.training, adapter=adapter, rows=128, lr=0.003, ema=0.9, warmup=5)
     sampling = replace(scale.sampling, steps=15)
     return replace(scale, steps=120, training=training, sampling=sampling, images=400)

@@ -18,6 +18,7 @@ from intarsia.integrations.diffusers.arguments import component_of, kind_of
 from intarsia.integrations.diffusers.composed import ComposedModel
 from intarsia.integrations.diffusers.latents import decode
 from intarsia.integrations.diffusers.parts import RouterParts, check_alike
+from intarsia.integrations.diffusers.plain import check_plain
 from intarsia.integrations.diffusers.reading import Reader, check_names, resolve
 from intarsia.integrations.diffusers.saving import Composition, record_of
 from intarsia.integrations.diffusers.weighing import LOOKING, Sight, plan_of
@@ -59,13 +60,12 @@ def compose(
         The module that now stands in the pipeline; its `realised` says what the last call did, `release` undoes it.
 
     Raises:
-        SettingsError: no members, weights or shares that make no sense, a pipeline that is composed already.
+        SettingsError: no members, weights or shares that make no sense, a pipeline that is composed already or whose
+            model is not plain: LoRA loaded, projections fused, cached, offloaded, attention across rows.
         InputError, IncompatibleError, CorruptError: a member that cannot be had, or does not fit the pipeline.
     """
     component = component_of(pipe)
-    base = getattr(pipe, component)
-    check_plain(base, component)
-    kind_of(base)
+    base = _base_of(pipe, component)
     if not members:
         raise SettingsError("a composition needs at least one member, found none")
     check_whole("most_rows", most_rows, least=0)
@@ -91,14 +91,13 @@ def load_composition(pipe: Any, folder: str | Path, *, clip: str | Path | None =
     Weights "clip" need their model again, `clip`.
 
     Raises:
-        SettingsError: the pipeline is composed already, a newer version of intarsia wrote the folder, or its weights
-            do not look through CLIP.
+        SettingsError: the pipeline is composed already or its model not plain, a newer version of intarsia wrote the
+            folder, or its weights do not look through CLIP.
         CorruptError: the folder is damaged.
         IncompatibleError: it was composed on another model, or in another latent space.
     """
     component = component_of(pipe)
-    base = getattr(pipe, component)
-    check_plain(base, component)
+    base = _base_of(pipe, component)
     sight = _sight(pipe, record_of(Path(folder)).get("weights"), clip)
     composition = Composition.load(Path(folder), Reader(pipe, base, component), sight)
     return _put(pipe, component, composition)
@@ -123,18 +122,22 @@ def _put(pipe: Any, component: str, composition: Composition) -> ComposedModel:
     return composed
 
 
-def check_plain(model: Any, component: str) -> None:
-    """Raises SettingsError for a model that is composed already, or has LoRA loaded into it."""
-    if isinstance(model, ComposedModel):
+def _base_of(pipe: Any, component: str) -> Any:
+    """The model to compose on.
+
+    Raises:
+        SettingsError: it is composed already, or not plain.
+        UnknownName: of a class that cannot be composed.
+    """
+    base = getattr(pipe, component)
+    if isinstance(base, ComposedModel):
         raise SettingsError(
             f"this pipeline's {component} is a composition already; put pipe.{component}.release() back first, and "
             "name all members in one call"
         )
-    if any(hasattr(module, "base_layer") for module in model.modules()):
-        raise SettingsError(
-            f"this pipeline's {component} has LoRA loaded into it, which would belong to every member; call "
-            "pipe.unload_lora_weights() first, or pipe.fuse_lora() if that is meant"
-        )
+    check_plain(base, component)
+    kind_of(base)
+    return base
 
 
 def _parts(

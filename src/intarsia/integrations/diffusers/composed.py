@@ -27,9 +27,10 @@ from intarsia.integrations.diffusers.arguments import KINDS, Call, Model
 from intarsia.integrations.diffusers.latents import space_of
 from intarsia.integrations.diffusers.members import Adapter, AnyMember, Asked, LoraMember, WholeMember, chunks
 from intarsia.integrations.diffusers.parts import check_alike
+from intarsia.integrations.diffusers.plain import Attention
 from intarsia.integrations.diffusers.reading import Reader
 from intarsia.integrations.diffusers.run import Plan, Realised, Run
-from intarsia.integrations.diffusers.saving import BASE, RECORD, Composition, record_of
+from intarsia.integrations.diffusers.saving import BASE, Composition, record_of
 
 # Asked of one model, these change how it runs; a composition passes them on to all its models.
 EVERYWHERE = frozenset(
@@ -45,15 +46,19 @@ EVERYWHERE = frozenset(
 )
 # The first would take layers away from under the members, or keep one member's activations for another; what the others
 # add would belong to every member that shares the base, and to no other.
-_CHANGES = "{} changes layers that the members stand beside; do it before composing, or not"
+_CHANGES = "{} takes layers from under the members, or keeps one's answers for another; a composition does without it"
+_FUSES = "{} changes layers that the members stand beside; do it before composing, or not"
 _ADDS = (
     "{} would change every member that shares this pipeline's model, and no other; name a LoRA as a member, and load "
     "what all shall have before composing (LoRA followed by pipe.fuse_lora())"
 )
 REFUSED = MappingProxyType(
-    dict.fromkeys(("enable_cache", "fuse_lora", "fuse_qkv_projections"), _CHANGES)
+    dict.fromkeys(("enable_cache", "fuse_qkv_projections"), _CHANGES)
+    | {"fuse_lora": _FUSES}
     | dict.fromkeys(("_load_ip_adapter_weights", "add_adapter", "load_attn_procs", "load_lora_adapter"), _ADDS)
 )
+# Whoever offloads or caches looks for its own hooks on a module, and takes away what it finds there.
+HOOKS = frozenset({"_diffusers_hook", "_hf_hook", "_old_forward"})
 
 
 @dataclass
@@ -80,6 +85,7 @@ class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not follow
         self.members: Sequence[AnyMember] = nn.ModuleList(members)  # type: ignore[assignment] # a list, typed loosely
         self.composition = composition
         self._adapter = Adapter(base, [member for member in members if isinstance(member, LoraMember)])
+        self._attention = Attention(self._models)
         self._run: Run | None = None
         self._pipe: weakref.ref[Any] | None = None
 
@@ -123,14 +129,16 @@ class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not follow
         A pipeline's own `save_pretrained` comes here too.
 
         Raises:
-            SettingsError: a composition is there already, or the routing has no name.
+            SettingsError: a composition or a part of one is there already, or the routing has no name; nothing is
+                written then.
             VaultError: it cannot be written.
         """
-        folder = Path(save_directory)
+        folder, composition = Path(save_directory), dataclasses.replace(self.composition, members=self.members)
+        composition.check_saving(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        if with_base and not (folder / RECORD).exists():
+        if with_base:
             self.base.save_pretrained(folder / BASE)
-        dataclasses.replace(self.composition, members=self.members).save(folder, self.base)
+        composition.save(folder, self.base)
 
     @classmethod
     def from_pretrained(cls, place: str | Path, **loading: Any) -> ComposedModel:
@@ -153,7 +161,13 @@ class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not follow
         return cls(base, Composition.load(folder, Reader(None, base, "unet")))
 
     def forward(self, *args: Any, **kwargs: Any) -> ComposedOutput | tuple[Tensor]:
-        """The arguments and the answer of the model it stands for, which are its signature (so *args, **kwargs)."""
+        """The arguments and the answer of the model it stands for, which are its signature (so *args, **kwargs).
+
+        Raises:
+            SettingsError: attention across rows, weights that cannot be had here.
+            IncompatibleError: a scheduler, a size or evidence that the weights can do nothing with.
+        """
+        self._attention.check()
         call = Call.of(self.base, args, kwargs)
         run = self._run_of(call)
         realised = run.weigh(call)
@@ -211,7 +225,7 @@ class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not follow
 
     def __getattr__(self, name: str) -> Any:
         modules = self.__dict__.get("_modules", {})
-        if name in modules or "base" not in modules:
+        if name in modules or name in HOOKS or "base" not in modules:
             return super().__getattr__(name)
         if name in REFUSED:
             return partial(_refuse, REFUSED[name].format(name))
@@ -219,10 +233,12 @@ class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not follow
             return self._everywhere(name)
         return getattr(modules["base"], name)
 
+    @property
+    def _models(self) -> list[Model]:
+        return [self.base, *(member.model for member in self.members if isinstance(member, WholeMember))]
+
     def _everywhere(self, name: str) -> Callable[..., None]:
-        models = [self.base, *(member.model for member in self.members if isinstance(member, WholeMember))]
-        methods = [getattr(model, name) for model in models]
-        return partial(_each, methods)
+        return partial(_each, [getattr(model, name) for model in self._models])
 
 
 def _refuse(why: str, *args: Any, **kwargs: Any) -> NoReturn:
@@ -231,4 +247,5 @@ def _refuse(why: str, *args: Any, **kwargs: Any) -> NoReturn:
 
 def _each(methods: Sequence[Callable[..., Any]], *args: Any, **kwargs: Any) -> None:
     for method in methods:
-        method(*args, **kwargs)
+        # diffusers empties a dict of processors as it goes.
+        method(*(dict(arg) if isinstance(arg, dict) else arg for arg in args), **kwargs)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from intarsia.audit.clip import weights_digest
+from intarsia.audit.vision_language import weights_digest
 from intarsia.checks import check_whole
 from intarsia.diffusion import GaussianMixture
 from intarsia.errors import IncompatibleError, SettingsError
@@ -52,10 +53,10 @@ def encode(pipe: Any, images: Tensor) -> Tensor:
     if vae is None:
         return images.float()
     shift, scale = vae.config.get("shift_factor") or 0.0, vae.config.scaling_factor
-    parts = [
-        vae.encode(part.to(vae.device, vae.dtype)).latent_dist.mode().float().cpu()
-        for part in images.split(_ENCODED_AT_ONCE)
-    ]
+    with _ready(pipe, vae) as place:
+        parts = [
+            vae.encode(part.to(**place)).latent_dist.mode().float().cpu() for part in images.split(_ENCODED_AT_ONCE)
+        ]
     return (torch.cat(parts) - shift) * scale
 
 
@@ -66,7 +67,25 @@ def decode(pipe: Any, latents: Tensor) -> Tensor:
     if vae is None:
         return latents
     shift, scale = vae.config.get("shift_factor") or 0.0, vae.config.scaling_factor
-    return vae.decode((latents / scale + shift).to(vae.device, vae.dtype), return_dict=False)[0].float().cpu()
+    with _ready(pipe, vae) as place:
+        return vae.decode((latents / scale + shift).to(**place), return_dict=False)[0].float().cpu()
+
+
+@contextlib.contextmanager
+def _ready(pipe: Any, vae: Any) -> Iterator[dict[str, Any]]:
+    """The device and precision of what an autoencoder is given, in a precision in which it does not overflow."""
+    # Where an offloaded model rests is not where it runs.
+    device = pipe._execution_device if hasattr(vae, "_hf_hook") else vae.device
+    # bfloat16 reaches as far as float32; float16 does not, and there and back no weight changes.
+    upcast = vae.dtype == torch.float16 and vae.config.get("force_upcast", False)
+    if not upcast:
+        yield {"device": device, "dtype": vae.dtype}
+        return
+    vae.float()
+    try:
+        yield {"device": device, "dtype": torch.float32}
+    finally:
+        vae.half()
 
 
 def space_of(pipe: Any) -> str | None:

@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from diffusers.utils import convert_unet_state_dict_to_peft
@@ -35,6 +36,8 @@ OTHERS = {
     "lora_mid": "LoCon with a Tucker core",
     "oft_": "OFT",
 }
+# What peft starts from pieces of the base it trains on; the base they leave is not the one that is composed.
+RESIDUAL = ("pissa", "corda", "olora", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,12 @@ def layers_of(target: Target, tensors: Mapping[str, Tensor], config: Mapping[str
             raise InputError(f"'{target.name}': tensor {key} belongs to no LoRA of {target.component}; is this one?")
         sides.setdefault(_layer(match["layer"], target), {})[SIDES[match["side"]]] = tensor
     alphas = {_layer(SIDE_END.sub("", key), target): value for key, value in _renamed(alphas).items()}
-    modules = dict(target.model.named_modules())
-    found = {layer: _low_rank(target.name, layer, pair, alphas, config) for layer, pair in sides.items()}
+    modules, scales = dict(target.model.named_modules()), _Scales(alphas, config)
+    found = {layer: _low_rank(target.name, layer, pair, scales) for layer, pair in sides.items()}
     return {layer: _shaped(low_rank, modules.get(layer)) for layer, low_rank in found.items()}
 
 
-def _low_rank(
-    name: str, layer: str, pair: Mapping[str, Tensor], alphas: Mapping[str, Any], config: Mapping[str, Any]
-) -> LowRank:
+def _low_rank(name: str, layer: str, pair: Mapping[str, Tensor], scales: _Scales) -> LowRank:
     if len(pair) < 2:
         raise InputError(f"'{name}': layer {layer} has only its {next(iter(pair))} half; restore the file")
     for tensor in pair.values():
@@ -89,7 +90,7 @@ def _low_rank(
         if not tensor.is_floating_point() or not bool(tensor.float().isfinite().all()):
             raise InputError(f"'{name}': layer {layer} holds what are no numbers; restore the file, or train it again")
     try:
-        return LowRank(pair["down"], pair["up"], _scale(layer, pair["down"], alphas, config))
+        return LowRank(pair["down"], pair["up"], scales.of(layer, len(pair["down"])))
     except (TypeError, ValueError, RuntimeError, re.error) as error:
         line = " ".join(str(error).split())
         raise InputError(f"'{name}': the alpha of layer {layer} cannot be read ({line}); restore the file") from error
@@ -114,6 +115,12 @@ def check_method(name: str, tensors: Mapping[str, Tensor], config: Mapping[str, 
             raise IncompatibleError(f"'{name}' is a {method}; only plain LoRA can be composed, or a whole model")
     if str(config.get("peft_type", "LORA")).upper() != "LORA" or config.get("use_dora"):
         raise IncompatibleError(f"'{name}' is peft's {config.get('peft_type')}, expected LORA without use_dora")
+    start = str(config.get("init_lora_weights", "")).lower()
+    if start.startswith(RESIDUAL):
+        raise IncompatibleError(
+            f"'{name}' was started by {start}, and belongs on what that left of its base; save it converted to plain "
+            "LoRA, by peft's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+        )
     if config.get("modules_to_save") or config.get("bias", "none") != "none" or config.get("lora_bias"):
         raise IncompatibleError(f"'{name}' also replaces modules or biases; train it as LoRA only, or as a whole model")
 
@@ -186,14 +193,43 @@ def _layer(name: str, target: Target) -> str:
     return name
 
 
-def _scale(layer: str, down: Tensor, alphas: Mapping[str, Any], config: Mapping[str, Any]) -> float:
-    """alpha / rank, as the tool that trained it meant it; 1 where nothing is said."""
-    rank = len(down)
-    alpha = alphas.get(layer)
-    if alpha is None:
-        pattern = dict(config.get("alpha_pattern") or {})
-        key = next((key for key in pattern if re.match(rf"(.*\.)?({key})$", layer)), None)
-        alpha = pattern[key] if key is not None else config.get("lora_alpha", rank)
-    if not math.isfinite(alpha := float(alpha)):
-        raise ValueError(f"found {alpha}")
-    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
+class _Scales:
+    """alpha / rank of each layer, as the tool that trained it meant it; 1 where nothing is said."""
+
+    def __init__(self, alphas: Mapping[str, Any], config: Mapping[str, Any]):
+        self._alphas, self._config = alphas, config
+
+    def of(self, layer: str, rank: int) -> float:
+        """Raises what peft's settings make float, re or dict raise, and ValueError for an alpha that is no number."""
+        alpha = self._alphas.get(layer)
+        if alpha is None:
+            alpha = self._pattern(layer, self._config.get("lora_alpha", rank))
+        if not math.isfinite(alpha := float(alpha)):
+            raise ValueError(f"found {alpha}")
+        return alpha / (rank**0.5 if self._config.get("use_rslora") else rank)
+
+    def _pattern(self, layer: str, otherwise: Any) -> Any:
+        """Of several patterns that match, peft takes the first."""
+        exact, others = self._patterns
+        found = exact.get(layer, (len(exact) + len(others), otherwise))
+        for position, pattern, alpha in others:
+            if position < found[0] and pattern.match(layer):
+                return alpha
+        return found[1]
+
+    @cached_property
+    def _patterns(self) -> tuple[dict[str, tuple[int, Any]], list[tuple[int, re.Pattern[str], Any]]]:
+        """Those that mean one layer by its whole name, as saved compositions do for each of theirs; and all others."""
+        exact, others = {}, []
+        for position, (key, alpha) in enumerate(dict(self._config.get("alpha_pattern") or {}).items()):
+            layer = key.removeprefix("^").replace("\\", "")
+            if key == whole_name(layer):
+                exact[layer] = position, alpha
+            else:
+                others.append((position, re.compile(rf"(.*\.)?({key})$"), alpha))
+        return exact, others
+
+
+def whole_name(layer: str) -> str:
+    """A pattern of peft's that means this layer, and none whose name ends alike."""
+    return f"^{re.escape(layer)}"

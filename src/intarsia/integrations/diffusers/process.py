@@ -7,6 +7,7 @@ it, and flow matching's timestep is the noise level itself. So (model input, tim
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,8 @@ from intarsia.diffusion import Flow, Schedule, Transition, VPTable, ddim_transit
 from intarsia.errors import IncompatibleError, SettingsError
 
 PREDICTION_OF = MappingProxyType({"epsilon": "eps", "v_prediction": "v", "sample": "x0"})
+# By what their steps do with an answer; they have no setting for it.
+IMPLIED = MappingProxyType({"RePaintScheduler": "epsilon"})
 PATH_SCHEDULERS = ("DDPMScheduler", "EulerAncestralDiscreteScheduler", "FlowMatchEulerDiscreteScheduler")
 
 
@@ -42,25 +45,30 @@ def process_of(scheduler: Any) -> Process:
     """The forward process that a scheduler undoes.
 
     Raises:
-        IncompatibleError: a scheduler without alphas that is not one of flow matching, an unknown prediction type, or
-            timesteps that do not count steps.
+        IncompatibleError: a scheduler without alphas that is not one of flow matching, no prediction type or an unknown
+            one, or timesteps that do not count steps.
     """
-    config = scheduler.config
-    prediction = config.get("prediction_type", "flow_prediction")
+    name, config = type(scheduler).__name__, scheduler.config
+    if flows(name, config):
+        return Process(Flow(), "velocity")
+    prediction = config.get("prediction_type", IMPLIED.get(name))
     if prediction == "v_prediction" and config.get("timestep_type") == "continuous":
         raise IncompatibleError(
-            f"{type(scheduler).__name__} with timestep_type 'continuous': weights that look at the image read noise "
+            f"{name} with timestep_type 'continuous': weights that look at the image read noise "
             "levels off timesteps, which must count steps; choose another scheduler, or weights 'uniform' or 'prior'"
         )
-    if prediction == "flow_prediction" or config.get("use_flow_sigmas", False):
-        return Process(Flow(), "velocity")
     if prediction not in PREDICTION_OF or not hasattr(scheduler, "alphas_cumprod"):
+        found = f"prediction type '{prediction}'" if prediction else "no prediction type"
         raise IncompatibleError(
-            f"{type(scheduler).__name__} with prediction type '{prediction}': weights that look at the image need a "
-            "scheduler with alphas_cumprod and epsilon, v_prediction or sample, or one of flow matching; choose such a "
-            "scheduler, or weights 'uniform' or 'prior'"
+            f"{name} with {found}: weights that look at the image need a scheduler with alphas_cumprod and epsilon, "
+            "v_prediction or sample, or one of flow matching; choose such a scheduler, or weights 'uniform' or 'prior'"
         )
     return Process(_table(tuple(scheduler.alphas_cumprod.double().tolist())), PREDICTION_OF[prediction])
+
+
+def flows(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether a scheduler of this class and configuration is one of flow matching."""
+    return "FlowMatch" in name or bool(config.get("use_flow_sigmas"))
 
 
 @functools.lru_cache(maxsize=8)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import safetensors
@@ -18,14 +19,22 @@ from intarsia.backbone.text import refused_as
 from intarsia.errors import CorruptError, IncompatibleError, InputError, SettingsError
 from intarsia.files import load_tensors, read_json
 from intarsia.integrations.diffusers.arguments import Model
-from intarsia.integrations.diffusers.layers import Target, layers_of
+from intarsia.integrations.diffusers.layers import KOHYA, Target, layers_of
 from intarsia.integrations.diffusers.members import AnyMember, LoraMember, WholeMember, check_fits
 from intarsia.integrations.diffusers.parts import is_part
+from intarsia.integrations.diffusers.plain import check_uncached
+from intarsia.integrations.diffusers.process import flows
 from intarsia.integrations.diffusers.trained import compartment_member, is_compartment, network_digest
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 LORA_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
+WHOLE_FILES = MappingProxyType(
+    {
+        None: ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"),
+        "fp16": ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors.index.fp16.json"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class Reader:
         if source is None:
             return LoraMember(name, {})
         if isinstance(source, nn.Module):
-            return self._whole(name, source)
+            return self._module(name, source)
         place = resolve(name, source)
         if is_compartment(place):
             return compartment_member(name, place, self.model, self._digest)
@@ -71,11 +80,9 @@ class Reader:
         file = _lora_file(name, place)
         tensors, metadata = _tensors(file)
         self._check_prediction(name, metadata.get("modelspec.prediction_type"))
-        config = (
-            read_json(file.parent / "adapter_config.json") if (file.parent / "adapter_config.json").exists() else {}
-        )
+        config = _metadata_config(metadata, self.component) or _config_beside(file, tensors)
         target = Target(name, self.model, self.component, type(self.pipe), self.drop_text_encoder)
-        layers = layers_of(target, tensors, config or _metadata_config(metadata, self.component))
+        layers = layers_of(target, tensors, config)
         check_fits(name, layers, self.model)
         return LoraMember(name, layers).to(device=self.model.device, dtype=self.model.dtype)
 
@@ -83,15 +90,27 @@ class Reader:
         found = read_json(place / "config.json").get("_class_name")
         if found != type(self.model).__name__:
             raise IncompatibleError(f"'{name}' is a {found}, this pipeline's {self.component} a {_class(self.model)}")
+        loading = {"use_safetensors": True, "variant": _variant(name, place), "torch_dtype": self.model.dtype}
         try:
-            model, read = type(self.model).from_pretrained(
-                place, use_safetensors=True, torch_dtype=self.model.dtype, output_loading_info=True
-            )
+            model, read = type(self.model).from_pretrained(place, output_loading_info=True, **loading)
         except (OSError, ValueError, SafetensorError) as error:
             raise CorruptError(f"'{name}': {place} is not a whole {found} ({_line(error)})") from error
         if lost := sorted(read["missing_keys"]):
             raise CorruptError(f"'{name}': {place} lacks {', '.join(lost[:3])}; restore it")
         return self._whole(name, model.to(self.model.device))
+
+    def _module(self, name: str, model: Model) -> WholeMember:
+        """What the user holds is neither cast nor moved behind their back."""
+        member = self._whole(name, model)
+        check_uncached(model, f"'{name}'")
+        ours, theirs = ((each.dtype, each.device) for each in (self.model, model))
+        if ours != theirs:
+            wanted, found = (f"{str(dtype).removeprefix('torch.')} on {device}" for dtype, device in (ours, theirs))
+            raise IncompatibleError(
+                f"'{name}' is in {found}, this pipeline's {self.component} in {wanted}; call .to(...) "
+                "on the one or the other"
+            )
+        return member
 
     def _whole(self, name: str, model: Model) -> WholeMember:
         if type(model) is not type(self.model):
@@ -110,12 +129,15 @@ class Reader:
         """A pipeline's folder says for which process and prediction its model was trained."""
         path = folder / "scheduler" / "scheduler_config.json"
         theirs, ours = read_json(path) if path.exists() else {}, self._process
-        if theirs and ours and _flows(theirs) != _flows(ours):
-            kinds = ("diffusion", "flow matching")
-            raise IncompatibleError(
-                f"'{name}' was trained for {kinds[_flows(theirs)]}, this pipeline's scheduler is one of "
-                f"{kinds[_flows(ours)]}; compose models of one forward process"
-            )
+        if theirs and ours:
+            found = flows(str(theirs.get("_class_name")), theirs)
+            expected = flows(type(self.pipe.scheduler).__name__, ours)
+            if found != expected:
+                kinds = ("diffusion", "flow matching")
+                raise IncompatibleError(
+                    f"'{name}' was trained for {kinds[found]}, this pipeline's scheduler is one of "
+                    f"{kinds[expected]}; compose models of one forward process"
+                )
         self._check_prediction(name, theirs.get("prediction_type"))
         for key in ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "rescale_betas_zero_snr"):
             if key in theirs and key in ours and theirs[key] != ours[key]:
@@ -135,11 +157,6 @@ class Reader:
                 f"'{name}' was made for models that predict {theirs}, this pipeline's scheduler says {ours}; use a "
                 "member of this kind of prediction"
             )
-
-
-def _flows(config: Mapping[str, Any]) -> bool:
-    """Whether a scheduler is one of flow matching, by its configuration."""
-    return "FlowMatch" in str(config.get("_class_name")) or bool(config.get("use_flow_sigmas"))
 
 
 def resolve(name: str, source: str | Path) -> Path:
@@ -182,6 +199,32 @@ def _tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors = load_tensors(file)
     with safetensors.safe_open(file, framework="pt") as opened:
         return tensors, opened.metadata() or {}
+
+
+def _config_beside(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """peft's configuration, beside a file that peft wrote; to any other file it says nothing."""
+    theirs = file.name == LORA_FILES[0] or any(key.startswith("base_model.model.") for key in tensors)
+    path = file.parent / "adapter_config.json"
+    if not theirs or any(KOHYA.match(key) for key in tensors) or not path.exists():
+        return {}
+    return read_json(path)
+
+
+def _variant(name: str, place: Path) -> str | None:
+    """What a folder's weights are called beside their name; None for the plain files, which come first.
+
+    Raises:
+        InputError: neither is there.
+    """
+    for variant in (None, "fp16"):
+        file, index = WHOLE_FILES[variant]
+        if (place / file).exists() or (place / index).exists():
+            return variant
+    found = ", ".join(sorted(path.name for path in place.iterdir() if path.name != "config.json")) or "nothing"
+    raise InputError(
+        f"'{name}': there is no {place / WHOLE_FILES[None][0]}, nor its fp16 variant, found {found}; save or "
+        "download it as safetensors"
+    )
 
 
 def _metadata_config(metadata: Mapping[str, str], component: str) -> dict[str, Any]:

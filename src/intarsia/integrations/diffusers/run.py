@@ -18,12 +18,14 @@ from torch import Tensor
 
 from intarsia.composition import Evidence, Routing, Weights
 from intarsia.composition.routing import Turn
+from intarsia.composition.weights import Memoryless
 from intarsia.diffusion import expand, to_x0
-from intarsia.errors import SettingsError
+from intarsia.errors import IncompatibleError, SettingsError
 from intarsia.integrations.diffusers.arguments import Call
 from intarsia.integrations.diffusers.latents import unpacked
 from intarsia.integrations.diffusers.path import Path
 from intarsia.integrations.diffusers.process import Process, check_path, process_of
+from intarsia.integrations.diffusers.times import Times
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Run:
 
     def __init__(self, plan: Plan, scheduler: Any, call: Call):
         self.plan, self.scheduler = plan, scheduler
-        self.timesteps = getattr(scheduler, "timesteps", None)
+        self._times = Times(scheduler, unit=call.kind.unit_time)
         self.process = process_of(scheduler) if plan.looks and plan.weighs else None
         self._weights = plan.weights(self.process) if plan.weighs else None
         self.keys = [noise_key(row) for row in call.x_t]
@@ -136,6 +138,7 @@ class Run:
             self._path = Path(scheduler, self.process)
         self._branches: list[_Branch] = []
         self._step = self._branch = -1
+        self._looks = 0  # how many x_t were seen at the time of the last call
         self._last: tuple[Tensor, Tensor] | None = None
 
     def goes_on(self, scheduler: Any, call: Call) -> bool:
@@ -143,23 +146,22 @@ class Run:
 
         Every pipeline sets its scheduler's timesteps anew. Loops that do not are told by time that runs backwards.
         """
-        if scheduler is not self.scheduler or getattr(scheduler, "timesteps", None) is not self.timesteps:
+        if scheduler is not self.scheduler or not self._times.are_of(scheduler):
             return False
-        same = call.rows == len(self.keys) if self.timesteps is None else bool(keys_of_rows(self.keys, call.rows))
-        return same and (self._inverts or self._last is None or not self._rises(call))
-
-    @property
-    def _inverts(self) -> bool:
-        """Whether this scheduler's times rise by themselves."""
-        times = self.timesteps
-        return times is not None and len(times) > 1 and bool(times[-1] > times[0])
+        same = bool(keys_of_rows(self.keys, call.rows)) if self._times.are_set else call.rows == len(self.keys)
+        return same and (self._last is None or not self._rises(call) or self._times.rise)
 
     def _rises(self, call: Call) -> bool:
         assert self._last is not None
         return bool((call.timestep > of_rows(self._last[0], call.rows)).any())
 
     def weigh(self, call: Call) -> Tensor:
-        """Realised weights (B, n) float64."""
+        """Realised weights (B, n) float64.
+
+        Raises:
+            SettingsError: a call that these weights cannot follow.
+            IncompatibleError: evidence that is no number.
+        """
         self._advance(call)
         blind = self.plan.prior.expand(call.rows, -1)
         weights = blind
@@ -167,6 +169,7 @@ class Run:
             t = self._time(call)
             evidence = self._branches[self._branch].evidence
             weights = (blind.log() + evidence(self._latents(call.x_t), t, [None] * call.rows)).softmax(dim=1)
+            self._check_numbers(weights, call)
         previous = of_rows(self.realised.trace[-1], call.rows) if self.realised.trace else None
         if self.plan.routing.draws:
             weights = previous if self._repeats_draw and previous is not None else self._paired(weights)
@@ -196,13 +199,14 @@ class Run:
 
     def _advance(self, call: Call) -> None:
         """Tell a new step from another branch of the same one, which brings the very same x_t at the same time."""
-        now, self.keys = (call.timestep, call.x_t), keys_of_rows(self.keys, call.rows)
-        same = self._last is not None and all(
-            torch.equal(a[: len(b)], b[: len(a)]) for a, b in zip(now, self._last, strict=True)
-        )
+        self.keys = keys_of_rows(self.keys, call.rows)
+        again = self._last is not None and _alike(call.timestep, self._last[0])
+        same = self._last is not None and again and _alike(call.x_t, self._last[1])
         self._branch = self._branch + 1 if same else 0
         self._step += not same
+        self._looks = self._looks + (not same) if again else 1
         self._recall(call)
+        self._check_followed(call)
         if self._path is not None:
             self._check_unguided()
             if self._step and not same:
@@ -219,6 +223,23 @@ class Run:
         if branch.x0_hat is not None and len(branch.x0_hat) != call.rows:
             branch.evidence = self._weights.start()
             branch.show(of_rows(branch.x0_hat, call.rows))
+
+    def _check_followed(self, call: Call) -> None:
+        """To weights that remember, every x_t is the next one of the image; the crops of a large one are not."""
+        evidence, told = self._branches[self._branch].evidence if self._branches else None, call.timestep[0]
+        if evidence is None or isinstance(evidence, Memoryless) or self._looks <= self._times.count(told):
+            return
+        raise SettingsError(
+            f"{self.plan.kind} weights remember the step before, and found another picture at timestep {told:g}, "
+            "as of crops; use weights 'gaussian', 'uniform' or 'prior'"
+        )
+
+    def _check_numbers(self, weights: Tensor, call: Call) -> None:
+        if not bool(weights.isfinite().all()):
+            raise IncompatibleError(
+                f"{self.plan.kind} weights found what are no numbers at timestep {call.timestep[0].item():g}; a model "
+                "beyond the range of half precision says such, so give it or the autoencoder float32"
+            )
 
     def _check_unguided(self) -> None:
         if self._branch > 0 or len(set(self.keys)) < len(self.keys):
@@ -268,6 +289,11 @@ def of_rows(told: Tensor, rows: int) -> Tensor:
     Where guidance can be switched off, the conditional branch stands last, and is what is left.
     """
     return told[-rows:] if rows <= len(told) else told.repeat(rows // len(told), *[1] * (told.ndim - 1))
+
+
+def _alike(told: Tensor, before: Tensor) -> bool:
+    """Whether two calls say the same of the images, in however many rows."""
+    return torch.equal(told[: len(before)], before[: len(told)])
 
 
 def noise_key(x: Tensor) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +19,17 @@ from torch import Tensor
 from intarsia.composition import ROUTINGS, Routing, routing_from
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
 from intarsia.files import check_format, read_json, save_tensors, write_json
+from intarsia.integrations.diffusers.layers import whole_name
 from intarsia.integrations.diffusers.members import AnyMember, LoraMember, WholeMember
 from intarsia.integrations.diffusers.parts import RouterParts
 from intarsia.integrations.diffusers.reading import Reader
 from intarsia.integrations.diffusers.run import Plan
 from intarsia.integrations.diffusers.weighing import Sight, plan_of
+from intarsia.vault.folders import new_folder
 
 FORMAT = 1
 RECORD = "composition.json"
-BASE = "base"
+BASE, MEMBERS = "base", "members"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,24 +44,30 @@ class Composition:
     parts: Mapping[str, RouterParts]
     most_rows: int = 0
 
+    def check_saving(self, folder: Path) -> None:
+        """Raises SettingsError for a routing without a name, or a folder where a composition, or half of one, is."""
+        if (folder / RECORD).exists():
+            raise SettingsError(f"{folder} holds a composition already; save this one elsewhere, or remove that one")
+        if (folder / MEMBERS).exists():
+            raise SettingsError(
+                f"{folder / MEMBERS} is there already, without a composition's record beside it; remove it, or save "
+                "elsewhere"
+            )
+        routing_text(self.plan.routing)
+
     def save(self, folder: Path, base: Any) -> None:
         """Write members and record, the record last; `base` is named in it, and saved by whoever wants it saved.
 
         Raises:
             SettingsError: a routing of the user's own, which has no name, or a composition is there already.
+            VaultError: it cannot be written.
         """
-        if (folder / RECORD).exists():
-            raise SettingsError(f"{folder} holds a composition already; save this one elsewhere, or remove that one")
-        routing = routing_text(self.plan.routing)
-        entries = []
-        for number, member in enumerate(self.members):
-            place = folder / "members" / f"{number:02d}"
-            place.mkdir(parents=True, exist_ok=True)
-            kind = _save_member(member, place)
-            if member.name in self.parts:
-                self.parts[member.name].save(place)
-            files = {path.name: _digest(path) for path in sorted(place.iterdir())}
-            entries.append({"name": member.name, "kind": kind, "files": files})
+        self.check_saving(folder)
+        # Made whole or not at all: what an interrupted save left behind would be read for a part of this one.
+        with new_folder(folder / MEMBERS) as scratch:
+            entries = [
+                self._save_member(member, scratch / f"{number:02d}") for number, member in enumerate(self.members)
+            ]
         shares = dict(zip(self.plan.names, self.plan.prior.tolist(), strict=True))
         record = {
             "format": FORMAT,
@@ -68,10 +75,19 @@ class Composition:
             "members": entries,
             "weights": self.plan.kind,
             "shares": shares,
-            "routing": routing,
+            "routing": routing_text(self.plan.routing),
             "most_rows": self.most_rows,
         }
         write_json(folder / RECORD, record)
+
+    def _save_member(self, member: AnyMember, place: Path) -> dict[str, Any]:
+        """Its entry in the record."""
+        place.mkdir()
+        kind = _write_member(member, place)
+        if member.name in self.parts:
+            self.parts[member.name].save(place)
+        files = {path.name: _digest(path) for path in sorted(place.iterdir())}
+        return {"name": member.name, "kind": kind, "files": files}
 
     @classmethod
     def load(cls, folder: Path, reader: Reader, sight: Sight | None = None) -> Composition:
@@ -92,7 +108,7 @@ class Composition:
         try:
             members, parts = {}, {}
             for number, entry in enumerate(record["members"]):
-                name, place = entry["name"], folder / "members" / f"{number:02d}"
+                name, place = entry["name"], folder / MEMBERS / f"{number:02d}"
                 _check_files(place, entry["files"])
                 members[name] = reader.read(name, None if entry["kind"] == "base" else place)
                 if "router.json" in entry["files"]:
@@ -136,13 +152,12 @@ def routing_text(routing: Routing) -> str:
 def peft_config(member: LoraMember) -> dict[str, Any]:
     """The `adapter_config.json` with which plain peft, or this package, reads a member back."""
     ranks = {layer: len(low_rank.down) for layer, low_rank in member.layers.items()}
-    # The caret keeps a pattern from meaning a longer name that ends alike.
     return {
         "peft_type": "LORA",
         "r": max(ranks.values()),
         "lora_alpha": max(ranks.values()),
-        "rank_pattern": {f"^{re.escape(layer)}": rank for layer, rank in ranks.items()},
-        "alpha_pattern": {f"^{re.escape(layer)}": low.scale * ranks[layer] for layer, low in member.layers.items()},
+        "rank_pattern": {whole_name(layer): rank for layer, rank in ranks.items()},
+        "alpha_pattern": {whole_name(layer): low.scale * ranks[layer] for layer, low in member.layers.items()},
         "target_modules": sorted(ranks),
         "lora_dropout": 0.0,
         "bias": "none",
@@ -150,7 +165,7 @@ def peft_config(member: LoraMember) -> dict[str, Any]:
     }
 
 
-def _save_member(member: AnyMember, place: Path) -> str:
+def _write_member(member: AnyMember, place: Path) -> str:
     if isinstance(member, WholeMember):
         member.model.save_pretrained(place)
         return "whole"
