@@ -39,7 +39,7 @@ class Means:
 
 
 def painted(*colours: Sequence[float]) -> Tensor:
-    return torch.tensor(colours)[:, :, None, None].expand(-1, 3, 4, 4).contiguous()
+    return torch.tensor(colours, dtype=torch.float32)[:, :, None, None].expand(-1, 3, 4, 4).contiguous()
 
 
 def test_an_attribute_is_told_from_features_of_real_pictures() -> None:
@@ -71,6 +71,9 @@ def test_an_attribute_is_told_from_features_of_real_pictures() -> None:
         ("a red and white bus", ["is there red white bus in the picture?"]),
         ("the sea, the sea", ["is there sea in the picture?"]),
         ("with", ["is there with in the picture?"]),
+        ("face without mouth", ["is there face in the picture?"]),
+        ("no smoking", ["is there no smoking in the picture?"]),
+        ("seven o'clock", ["is there seven o'clock in the picture?"]),
     ],
 )
 def test_questions_come_from_the_prompt_by_templates(prompt: str, texts: list[str]) -> None:
@@ -91,6 +94,32 @@ def test_points_are_the_share_of_questions_that_are_answered_as_the_prompt_says(
 
     found = QuestionAlignment(Optimist()).scores(painted((0, 0, 0), (0, 0, 0)), ["a red apple", "two blue apples"])
     assert found.tolist() == pytest.approx([100, 100 / 2]), "of what it was not taught it is not asked"
+
+
+@pytest.mark.parametrize(
+    ("images", "prompts", "complaint"),
+    [
+        (torch.zeros(2, 3, 4, 4), ["a"], "1 prompts for 2 images"),
+        (torch.zeros(2, 3, 4, 4), "ab", "one text for 2 images"),
+        (torch.zeros(2, 3, 4, 4), ["a", 5], "a list with one text for each"),
+        (torch.zeros(0, 3, 4, 4), [], r"images are \(0, 3, 4, 4\)"),
+        (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), ["a"], "uint8, expected"),
+        (torch.full((1, 3, 4, 4), math.nan), ["a"], "NaN"),
+        (torch.zeros(1, 3, 4, 4), ["a"], "knows no question about 'a'"),
+    ],
+)
+def test_what_cannot_be_scored_is_said_in_one_line(images: Tensor, prompts: Sequence[str], complaint: str) -> None:
+    class Ignorant:
+        digest = "ignorant"
+
+        def knows(self, question: Question) -> bool:
+            return False
+
+        def answers(self, image: Tensor, questions: Sequence[Question]) -> list[str]:
+            raise AssertionError
+
+    with pytest.raises(InputError, match=complaint):
+        QuestionAlignment(Ignorant()).scores(images, prompts)
 
 
 def test_error_left_out_is_the_papers_relative_gain() -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,22 @@ def test_a_reader_is_of_the_encoder_that_was_trained_with(tiny: Callable[..., Ba
     assert caption_reader(backbone, str(tiny_text), digest=encoder.digest).encoder is encoder
     with pytest.raises(SettingsError, match="is not the one that was trained with"):
         caption_reader(backbone, str(tiny_text), digest="0" * 64)
+
+
+def test_encoders_are_read_by_many_at_once(tiny_text: Path) -> None:
+    """A tokenizer keeps how it cuts; what is asked beside must not cut a caption, nor spare another."""
+    encoder, text = load_text_encoder(str(tiny_text)), "a red oak at the sea"
+    alone = {longest: encoder.states(text, longest=longest) for longest in (6, 12)}
+    whole = encoder.tokens(text)
+
+    def read(longest: int) -> bool:
+        same = torch.equal(encoder.states(text, longest=longest), alone[longest])
+        return same and encoder.tokens(text) == whole
+
+    with ThreadPoolExecutor(8) as readers:
+        assert all(readers.map(read, [6, 12] * 300))
+
+
+def test_the_folder_of_an_encoder_is_found_from_anywhere(tiny_text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny_text.parent)
+    assert load_text_encoder(tiny_text.name).name == str(tiny_text.resolve())

@@ -214,6 +214,18 @@ def test_guidance_is_applied_to_composed_branches() -> None:
         model.run(range(2), labels=["cat", None], guidance_scale=3.0)
 
 
+def test_at_a_guidance_of_0_the_branch_that_makes_the_image_is_the_one_that_is_told() -> None:
+    """Shares of the other branch would credit sources for words that changed nothing."""
+    some = members()
+    some[0].classes, some[1].classes = {"cat": 90, "owl": 10}, {"cat": 5, "owl": 95}
+    model = composed(some, Full(), "prior")
+    x_t, t = torch.randn(2, 2, dtype=torch.float64), torch.full((2,), 0.5, dtype=torch.float64)
+    null, guided = model.run(range(2)), model.run(range(2), labels=["cat", "owl"], guidance_scale=0.0)
+    torch.testing.assert_close(guided(x_t, t), null(x_t, t), rtol=0, atol=0)
+    torch.testing.assert_close(guided.trace[0], null.trace[0], rtol=0, atol=0)
+    assert guided.calls.tolist() == null.calls.tolist()
+
+
 @pytest.mark.parametrize("routing", [Ancestral(), Random()], ids=lambda r: r.name)
 def test_guidance_stays_with_the_member_that_was_drawn(routing: Routing) -> None:
     """Drawn anew for the null branch, the difference of the branches would be that of two sources."""
@@ -309,6 +321,7 @@ def test_bad_compositions_are_named() -> None:
         ({"eta": 1.5, "sampler": "ddim"}, "eta is 1.5, expected a finite number, at least 0 and at most 1"),
         ({"eta": 0.5}, "sampler 'ddpm' takes no eta, found 0.5"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan, expected a finite number"),
+        ({"guidance_scale": 1e30}, "at most 100"),
     ],
 )
 def test_every_setting_of_sampling_is_checked(wrong: dict[str, Any], message: str) -> None:

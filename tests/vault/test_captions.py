@@ -131,7 +131,7 @@ def test_images_are_asked_for_in_words(fresh: Fresh, empty: Path, text: TextProm
 
 
 def test_a_prompt_may_weigh_the_sources_by_what_their_captions_say(
-    fresh: Fresh, empty: Path, text: TextPrompts
+    fresh: Fresh, empty: Path, text: TextPrompts, tmp_path: Path
 ) -> None:
     """Each is asked for what it speaks of."""
     vault = fresh(empty)
@@ -156,6 +156,9 @@ def test_a_prompt_may_weigh_the_sources_by_what_their_captions_say(
         shielded.draw(2, settings, prompt="blue", prompt_weights=True)
     with pytest.raises(IncompatibleError, match="'fir' has no router part 'caption'"):
         train(vault, captioned("fir"), text).compose("fir").draw(1, settings, prompt="a", prompt_weights=True)
+    with pytest.raises(SettingsError, match="tells its captions to whoever guesses them"):
+        vault.pack("oak", tmp_path / "oak.pack")
+    assert not (tmp_path / "oak.pack").exists()
     with pytest.raises(SettingsError, match="fitted to captions, which the adapter 'lora' does not read"):
         vault.train("fir", quick(), routers=["caption"], restart=True)
     vault.forget("elm", [sample.id for sample in vault.find_samples("elm", patterns=["caption:blue"])])
@@ -175,6 +178,11 @@ def test_a_prompt_nobody_can_read_is_said_in_one_line(
             model.sample(2, prompt=prompt, steps=2)
     with pytest.raises(SettingsError, match="1 labels or prompts for 2 images"):
         model.sample(2, prompt=["a"], steps=2)
+    for odd in (5, [5, 5], [None, "a"], b"oak"):
+        with pytest.raises(SettingsError, match="expected a text, or a list of texts"):
+            model.sample(2, prompt=odd, steps=2)
+    with pytest.raises(SettingsError, match="text_encoder reads a prompt, and there is none"):
+        model.draw(2, SampleSettings(steps=2), text_encoder="minilm")
     with pytest.raises(SettingsError, match="were both given"):
         model.sample(2, prompt="a", labels=["a", "b"], steps=2)
     with pytest.raises(SettingsError, match=r"elm cannot be asked in words \(sources that can: oak\)"):
@@ -198,5 +206,10 @@ def test_there_is_nothing_to_learn_from_where_there_are_no_captions(vault: Vault
     vault.add_source("elm", captioned("elm"))
     with pytest.raises(SettingsError, match="is not the one that was trained with"):
         vault.train("elm", quick(adapter=replace(text, digest="0" * 64)))
+    with pytest.raises(SettingsError, match="states is 9"):
+        vault.train("elm", quick(adapter=replace(text, states=9)))
+    for length in (1, 2, 10_000):
+        with pytest.raises(SettingsError, match=f"length is {length}, and .* takes"):
+            vault.train("elm", quick(adapter=replace(text, length=length)))
     vault.forget("elm")
     assert all_bytes(vault.root) == before

@@ -39,8 +39,28 @@ class Alignment(Protocol):
         ...
 
     def scores(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Points (N,) of images (N, C, H, W) in [-1, 1], one prompt each."""
+        """Points (N,) of images (N, C, H, W) in [-1, 1], one prompt each.
+
+        Raises:
+            InputError: as `check_asked`.
+        """
         ...
+
+
+def check_asked(images: Tensor, prompts: Sequence[str]) -> None:
+    """Refuse what no judge could score.
+
+    Raises:
+        InputError: images other than (N, C, H, W) in [-1, 1], finite and N at least 1; or not one prompt for each.
+    """
+    if images.ndim != 4 or not images.is_floating_point() or not len(images):
+        found = f"{images.dtype}".removeprefix("torch.")
+        raise InputError(f"images are {tuple(images.shape)} {found}, expected (N, C, H, W) of floats in [-1, 1]")
+    if not bool(images.isfinite().all()):
+        raise InputError("images hold NaN or infinite values; score those that are finite")
+    if isinstance(prompts, str) or len(prompts) != len(images) or not all(isinstance(each, str) for each in prompts):
+        found = "one text" if isinstance(prompts, str) else f"{len(prompts)} prompts"
+        raise InputError(f"{found} for {len(images)} images, expected a list with one text for each")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +87,11 @@ def fit_attributes(features: Tensor, values: Sequence[str]) -> AttributeClassifi
     """Fit on features (N, d) of real pictures and their values. Hold some out first, to know how often it is right.
 
     Raises:
-        InputError: fewer than two different values, or as many values as features.
+        InputError: fewer than two different values, another number of values than of features, or features that are
+            not finite.
     """
+    if not bool(features.isfinite().all()):
+        raise InputError("features of the pictures hold NaN or infinite values; look at the pictures they are of")
     known = sorted(set(values))
     if len(values) != len(features) or len(known) < 2:
         raise InputError(
@@ -106,8 +129,10 @@ class AttributeAlignment:
         """As `Alignment.scores`.
 
         Raises:
+            InputError: as `check_asked`.
             UnknownName: of a prompt the attribute is not known.
         """
+        check_asked(images, prompts)
         for prompt in prompts:
             if prompt not in self.wanted:
                 raise UnknownName(f"prompt with a {self.name}", prompt, self.wanted)
@@ -146,10 +171,17 @@ class QuestionAlignment:
         return self.answerer.digest
 
     def scores(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """As `Alignment.scores`; what the answerer was not taught is not asked."""
+        """As `Alignment.scores`; what the answerer was not taught is not asked.
+
+        Raises:
+            InputError: as `check_asked`, or of a prompt nothing can be asked.
+        """
+        check_asked(images, prompts)
         points = []
         for image, prompt in zip(images, prompts, strict=True):
             asked = [question for question in questions_of(prompt) if self.answerer.knows(question)]
+            if not asked:
+                raise InputError(f"the answerer knows no question about '{prompt}'; score others, or by another judge")
             answers = self.answerer.answers(image, asked)
             right = sum(answer == question.expected for answer, question in zip(answers, asked, strict=True))
             points.append(100 * right / len(asked))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from intarsia.audit.vision_language import clip_pixels, weights_digest
-from intarsia.backbone.text import refused_as, without_bars
+from intarsia.backbone.text import quietly, refused_as
 from intarsia.diffusion import GaussianMixture
 from intarsia.errors import CorruptError, IncompatibleError, InputError, require
 from intarsia.routers import Basis, PrototypeBank, PrototypePart
@@ -41,7 +41,7 @@ class Clip:
             whole = transformers.AutoConfig.from_pretrained(str(place))
             config = getattr(whole, "vision_config", whole)
             config.projection_dim = whole.projection_dim  # of a whole CLIP the vision side's own may say something else
-            with without_bars(transformers):
+            with quietly(transformers):
                 model, found = transformers.CLIPVisionModelWithProjection.from_pretrained(
                     str(place), config=config, use_safetensors=True, output_loading_info=True
                 )

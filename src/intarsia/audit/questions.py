@@ -19,11 +19,14 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """How models that answer questions may write a choice: VQAv2 spells its answers so."""
 
 _YES_NO = ("yes", "no")
+_OF_TIME = ("o'clock", "o’clock", "thirty")  # seven o'clock is no seven of anything
 _TWO_COLOURS = re.compile(rf"\b({'|'.join(COLOURS)}) and (?=(?:{'|'.join(COLOURS)})\b)")
 _ARTICLES = re.compile(r"\b(a|an|the|some)\s+")
+# What a caption says is not there; as the name of a sign, "no smoking", it is there all the same. Nothing is asked.
+_DENIED = re.compile(r"\b(?:without|no|not)\b[^,;:.()]*")
 # Between the things that a caption names.
 _BETWEEN = re.compile(
-    r"[,;:.()]|\b(?:and|with|without|in|on|at|of|under|over|behind|beside|near|by|to|from|into|holding|wearing)\b"
+    r"[,;:.()]|\b(?:and|with|in|on|at|of|under|over|behind|beside|near|by|to|from|into|holding|wearing)\b"
 )
 
 
@@ -42,7 +45,7 @@ def questions_of(prompt: str) -> list[Question]:
     >>> [question.text for question in questions_of("two red apples")]
     ['is there red apples in the picture?', 'what color is the apples?', 'how many apples are there?']
     """
-    parts = _BETWEEN.split(_TWO_COLOURS.sub(r"\1 ", prompt.lower()))
+    parts = _BETWEEN.split(_TWO_COLOURS.sub(r"\1 ", _DENIED.sub("", prompt.lower())))
     things = [" ".join(_ARTICLES.sub(" ", part).split()) for part in parts]
     asked: list[Question] = []
     for thing in filter(None, things):
@@ -52,7 +55,7 @@ def questions_of(prompt: str) -> list[Question]:
 
 def _about(words: list[str]) -> list[Question]:
     """Questions about one thing, its number and colours in front."""
-    number = words[0] if words[0] in NUMBERS and len(words) > 1 else None
+    number = words[0] if words[0] in NUMBERS and len(words) > 1 and words[1] not in _OF_TIME else None
     rest = words[1:] if number else words
     named = " ".join(word for word in rest if word not in COLOURS) or "picture"
     asked = [_is_there(" ".join(rest))]

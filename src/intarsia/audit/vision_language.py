@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from intarsia.audit.alignment import check_asked
 from intarsia.audit.questions import IS_THERE, SPELLINGS, Question
-from intarsia.backbone.text import refused_as, without_bars
+from intarsia.backbone.text import quietly, refused_as
 from intarsia.errors import IncompatibleError, InputError, require
 
 # Of OpenAI's and OpenCLIP's models alike.
@@ -40,6 +41,7 @@ class ClipAlignment:
     @torch.no_grad()
     def scores(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """As `Alignment.scores`; a prompt is cut where CLIP's reading ends."""
+        check_asked(images, prompts)
         points = []
         for rows in torch.arange(len(images)).split(_AT_ONCE):
             pixels = clip_pixels(images[rows], self.model.config.vision_config.image_size)
@@ -151,7 +153,7 @@ def _load(folder: Path, kind: str) -> tuple[Any, Any]:
     transformers = require("transformers", "text")
     only_here: dict[str, Any] = {"local_files_only": True}
     with refused_as(f"{folder}: no {kind} with its tokenizer", "give the folder of one, with weights in safetensors"):
-        with without_bars(transformers):
+        with quietly(transformers):
             model, found = getattr(transformers, kind).from_pretrained(
                 folder, use_safetensors=True, output_loading_info=True, **only_here
             )

@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from intarsia.backbone.text import Prompt, check_prompt, refused_as, without_bars
+from intarsia.backbone.text import TOKENIZING, Prompt, check_prompt, quietly, refused_as
 from intarsia.digests import canonical_json, digest_of
 from intarsia.errors import InputError, require
 from intarsia.files import read_bytes, tensors_to_bytes
@@ -69,7 +69,7 @@ class PromptEncoder:
         """
         transformers = require("transformers", "diffusers")
         with refused_as(f"{folder}: its text encoder or tokenizer cannot be read", GIVE):
-            with without_bars(transformers):
+            with quietly(transformers):
                 model, found = transformers.CLIPTextModel.from_pretrained(
                     folder / "text_encoder",
                     use_safetensors=True,
@@ -150,7 +150,8 @@ class PromptEncoder:
         return torch.stack([each.states if isinstance(each, Prompt) else self._nothing for each in asked])
 
     def _tokens(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"]
+        with TOKENIZING:
+            ids: list[int] = self.tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"]
         return ids
 
     @cached_property
@@ -160,7 +161,10 @@ class PromptEncoder:
     @torch.no_grad()
     def _states(self, text: str) -> Tensor:
         """(limit, dim), of one text by itself: its bytes must not depend on what is read beside it."""
-        ids = self.tokenizer(text, padding="max_length", max_length=self.limit, truncation=True, return_tensors="pt")
+        with TOKENIZING:
+            ids = self.tokenizer(
+                text, padding="max_length", max_length=self.limit, truncation=True, return_tensors="pt"
+            )
         states: Tensor = self.model(input_ids=ids["input_ids"]).last_hidden_state[0]
         return states.float()
 

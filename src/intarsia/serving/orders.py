@@ -185,7 +185,10 @@ def _asked(given: ImageRequest, composition: Composition) -> tuple[str | None, s
         raise SettingsError(f"the prompt is '{prompt}' and the label '{given.label}'; give one of them")
     if given.label is not None or not prompt:
         return given.label, None
-    return (None, prompt) if composition.reads else (prompt, None)
+    known = composition.model.labels | composition.model.vocabulary
+    # Where but some of them read, those that do not are named.
+    in_words = composition.reads or (composition.partly_reads and prompt not in known)
+    return (None, prompt) if in_words else (prompt, None)
 
 
 def _about(order: Order, result: Result) -> dict[str, Any]:

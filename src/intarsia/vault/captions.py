@@ -18,7 +18,8 @@ def check_captions(name: str, manifest: Manifest, adapter: TextPrompts, backbone
     """Refuse to train on captions where there are none, or no encoder that reads them, before anything is trained.
 
     Raises:
-        SettingsError: no image of the source has a caption, or the encoder is another than the adapter's.
+        SettingsError: no image of the source has a caption; the encoder is another than the adapter's, or has states of
+            another width; or of a caption more tokens are to be read than it takes, or none but those at its ends.
         MissingExtra, InputError, CorruptError: the encoder cannot be had.
     """
     if not any(_text(sample.text) for sample in manifest):
@@ -26,7 +27,17 @@ def check_captions(name: str, manifest: Manifest, adapter: TextPrompts, backbone
             f"source '{name}' has no captions, from which the adapter 'text' learns; add it with captions (`text` in "
             "metadata.jsonl, or a .txt file beside each image), or train another kind of adapter"
         )
-    caption_reader(backbone, adapter.encoder, digest=adapter.digest)
+    if not isinstance(adapter.encoder, str):
+        raise SettingsError(f"encoder is {adapter.encoder!r}, expected a name; text_prompts reads all of it off one")
+    encoder = caption_reader(backbone, adapter.encoder, digest=adapter.digest).encoder
+    if adapter.states != encoder.dim:
+        raise SettingsError(f"states is {adapter.states}, and '{encoder.name}' has states of {encoder.dim}; make it so")
+    ends = len(encoder.tokens(""))
+    if not ends < adapter.length <= encoder.limit:
+        raise SettingsError(
+            f"length is {adapter.length}, and '{encoder.name}' takes {encoder.limit} tokens, of which it adds {ends} "
+            "itself; read some between"
+        )
 
 
 def with_captions(data: TrainData, source: Source, backbone: Backbone, adapter: Kind) -> TrainData:

@@ -139,6 +139,8 @@ class Composition:
             As `sample`; and VaultError or CorruptError if it cannot be recorded.
         """
         asked: Conditions | None = labels
+        if text_encoder is not None and prompt is None:
+            raise SettingsError("text_encoder reads a prompt, and there is none; give one, or leave it out")
         if prompt is not None:
             if labels is not None:
                 raise SettingsError("labels and a prompt were both given; ask for one of the two")
@@ -168,16 +170,22 @@ class Composition:
     @property
     def reads(self) -> bool:
         """Whether all of it is asked in words."""
-        return self.backbone.text is not None or all(
-            isinstance(member, CompartmentMember) and member.reads for member in self.model.members
-        )
+        return self.backbone.text is not None or all(map(_reads, self.model.members))
+
+    @property
+    def partly_reads(self) -> bool:
+        """Whether some of it is asked in words."""
+        return self.backbone.text is not None or any(map(_reads, self.model.members))
 
     def prompts(self, texts: Sequence[str], *, text_encoder: str | None = None) -> list[Prompt]:
         """What its members take in the place of labels when they are asked in words.
 
         Raises:
-            As `read_prompts`.
+            As `read_prompts`; and SettingsError if one of them is no text.
         """
+        listed = isinstance(texts, Sequence) and not isinstance(texts, str | bytes)
+        if not listed or not all(isinstance(text, str) for text in texts):
+            raise SettingsError(f"the prompt is {texts!r}, expected a text, or a list of texts, one for every image")
         return read_prompts(texts, self.compartments, self.backbone, encoder=text_encoder)
 
     @property
@@ -214,3 +222,7 @@ class Composition:
         found = credit(self.model, latents, settings, core=core, on_progress=on_progress)
         self.check()
         return found
+
+
+def _reads(member: object) -> bool:
+    return isinstance(member, CompartmentMember) and member.reads

@@ -76,12 +76,18 @@ def pack_files(compartment: Compartment) -> dict[str, bytes]:
     """The files of a compartment as an owner hands them over: without checkpoints, which only its owner needs.
 
     Raises:
-        SettingsError: it learned from other sources too, which are not the owner's to hand over.
+        SettingsError: it learned from other sources too, which are not the owner's to hand over; or it has the router
+            part `caption`, by which guesses of captions can be confirmed, and which nobody could import.
     """
     if others := sorted(set(compartment.sources) - {compartment.name}):
         raise SettingsError(
             f"'{compartment.name}' learned from {', '.join(others)} too, and what others own is not handed over; train "
             "it without them"
+        )
+    if "caption" in compartment.router_settings:
+        raise SettingsError(
+            f"'{compartment.name}' has the router part 'caption', which tells its captions to whoever guesses them; "
+            "train it again without that part to hand it over"
         )
     kept = {key: value for key, value in compartment.training.items() if key != SLICES}
     return replace(compartment, training=kept, manifest_root=handed_root(compartment)).files()

@@ -37,12 +37,12 @@ _BESIDE = ("precision", "recall", "calls", "share gap")
 # images it would be four times as long, and the heads of `reference` and `joint` weights are as much again.
 def alignment_scale(usual: Scale) -> Scale:
     """Adapters that read captions, and budgets to suit: of these there is no soup, and `ito` knows no guidance."""
-    training = replace(usual.training, adapter=TextPrompts(tokens=16, length=12), lr=5e-3, rows=32)
+    training = replace(usual.training, adapter=TextPrompts(tokens=16, length=12), lr=1.5e-2, rows=32)
     return replace(
         usual,
         steps=1200,
         training=training,
-        sampling=replace(usual.sampling, steps=20),
+        sampling=replace(usual.sampling, steps=20, guidance_scale=5.0),
         images=240,
         routers=(GaussianSettings(), PrototypeSettings()),
         methods=all_but(COSTLY, "ito", "soup", "reference", "joint", "joint-posterior"),
