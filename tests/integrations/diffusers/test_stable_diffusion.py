@@ -234,6 +234,8 @@ def test_the_shared_model_is_never_written_to(pipe: Any, loras: dict[str, Path])
     assert torch.equal(draw(pipe), expected)  # outside a composed call the hooks are silent
     assert not torch.equal(composed(*arguments)[0], composed.base(*arguments)[0])
     assert composed.release() is composed.base
+    with pytest.raises(SettingsError, match="was released"):
+        composed(*arguments)
     assert not any(module._forward_hooks for module in composed.base.modules())
 
 

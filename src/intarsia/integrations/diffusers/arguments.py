@@ -18,6 +18,7 @@ Model = Any  # a model of diffusers: an nn.Module with config, device and dtype
 
 COMPONENTS = ("unet", "transformer")
 ATTENTION_ARGUMENTS = ("cross_attention_kwargs", "joint_attention_kwargs")
+_OF_ADAPTERS = frozenset({"ip_adapter_masks"})  # one for each IP-adapter, not for each row
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class Call:
         if isinstance(value, Tensor):
             return value[rows.to(value.device)] if value.ndim and len(value) == self.rows else value
         if isinstance(value, dict):
-            return {key: self._pick(item, rows) for key, item in value.items()}
+            return {key: item if key in _OF_ADAPTERS else self._pick(item, rows) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return type(value)(self._pick(item, rows) for item in value)
         return value

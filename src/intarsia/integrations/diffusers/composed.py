@@ -50,7 +50,7 @@ _CHANGES = "{} takes layers from under the members, or keeps one's answers for a
 _FUSES = "{} changes layers that the members stand beside; do it before composing, or not"
 _ADDS = (
     "{} would change every member that shares this pipeline's model, and no other; name a LoRA as a member, and load "
-    "what all shall have before composing (LoRA followed by pipe.fuse_lora())"
+    "what all shall have before composing (LoRA followed by pipe.fuse_lora() and pipe.unload_lora_weights())"
 )
 REFUSED = MappingProxyType(
     dict.fromkeys(("enable_cache", "fuse_qkv_projections"), _CHANGES)
@@ -88,6 +88,7 @@ class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not follow
         self._attention = Attention(self._models)
         self._run: Run | None = None
         self._pipe: weakref.ref[Any] | None = None
+        self._released = False
 
     @property
     def plan(self) -> Plan:
@@ -121,6 +122,7 @@ class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not follow
     def release(self) -> nn.Module:
         """The shared model as it was; the composition is of no more use."""
         self._adapter.remove()
+        self._released = True
         return self.base
 
     def save_pretrained(self, save_directory: str | Path, *, with_base: bool = True) -> None:
@@ -164,9 +166,11 @@ class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not follow
         """The arguments and the answer of the model it stands for, which are its signature (so *args, **kwargs).
 
         Raises:
-            SettingsError: attention across rows, weights that cannot be had here.
+            SettingsError: attention across rows, weights that cannot be had here, or it was released.
             IncompatibleError: a scheduler, a size or evidence that the weights can do nothing with.
         """
+        if self._released:
+            raise SettingsError("this composition was released; give the pipeline the model that release() answered")
         self._attention.check()
         call = Call.of(self.base, args, kwargs)
         run = self._run_of(call)

@@ -163,7 +163,7 @@ def _from_diffusers(target: Target, tensors: Mapping[str, Tensor]) -> tuple[dict
     try:
         with _silence():
             found = convert(dict(tensors), **more)
-    except (KeyError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, ValueError, IndexError, AttributeError, AssertionError, RuntimeError, TypeError) as error:
         raise IncompatibleError(refusal) from error
     converted, alphas = found[:2] if isinstance(found, tuple) else (found, None)
     return converted, {key.removesuffix(".alpha"): value for key, value in (alphas or {}).items()}

@@ -26,7 +26,7 @@ def check_plain(model: nn.Module, component: str) -> None:
     if any(hasattr(module, "base_layer") for module in modules):
         raise SettingsError(
             f"this pipeline's {component} has LoRA loaded into it, which would belong to every member; call "
-            "pipe.unload_lora_weights() first, or pipe.fuse_lora() if that is meant"
+            "pipe.unload_lora_weights() first, and pipe.fuse_lora() before that if it is meant for all of them"
         )
     if any(map(_is_fused, modules)):
         raise SettingsError(
