@@ -72,6 +72,7 @@ def test_an_attribute_is_told_from_features_of_real_pictures() -> None:
         ("the sea, the sea", ["is there sea in the picture?"]),
         ("with", ["is there with in the picture?"]),
         ("face without mouth", ["is there face in the picture?"]),
+        ("a cat without a hat and a dog", ["is there cat in the picture?", "is there dog in the picture?"]),
         ("no smoking", ["is there no smoking in the picture?"]),
         ("seven o'clock", ["is there seven o'clock in the picture?"]),
     ],

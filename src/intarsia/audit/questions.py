@@ -22,12 +22,12 @@ _YES_NO = ("yes", "no")
 _OF_TIME = ("o'clock", "o’clock", "thirty")  # seven o'clock is no seven of anything
 _TWO_COLOURS = re.compile(rf"\b({'|'.join(COLOURS)}) and (?=(?:{'|'.join(COLOURS)})\b)")
 _ARTICLES = re.compile(r"\b(a|an|the|some)\s+")
-# What a caption says is not there; as the name of a sign, "no smoking", it is there all the same. Nothing is asked.
-_DENIED = re.compile(r"\b(?:without|no|not)\b[^,;:.()]*")
 # Between the things that a caption names.
 _BETWEEN = re.compile(
     r"[,;:.()]|\b(?:and|with|in|on|at|of|under|over|behind|beside|near|by|to|from|into|holding|wearing)\b"
 )
+# What a caption says is not there; as the name of a sign, "no smoking", it is there all the same. Nothing is asked.
+_DENIED = re.compile(rf"\b(?:without|no|not)\b.*?(?={_BETWEEN.pattern}|$)")
 
 
 @dataclass(frozen=True)
