@@ -307,7 +307,9 @@ def test_every_cut_of_a_pickle_is_noticed(zipped: bool, tmp_path: Path) -> None:
             read_official(path, digest=digest_of(whole[:length]))
 
 
-@pytest.mark.parametrize(("name", "complaint"), [("nnet.bin", "found a '.bin' file"), ("nnet.pth", "no such file")])
+@pytest.mark.parametrize(
+    ("name", "complaint"), [("nnet.bin", "found a '.bin' file"), ("nnet.pth", "no such file"), ("nnet", "no such file")]
+)
 def test_other_files_are_refused(name: str, complaint: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=complaint):
         read_official(tmp_path / name)

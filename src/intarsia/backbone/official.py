@@ -217,7 +217,7 @@ def read_official(path: Path, *, digest: str | None = None) -> dict[str, Tensor]
         SettingsError: a `.pth` without `digest`; the message holds the one found.
         CorruptError: other bytes than `digest` says, or not a file of tensors.
     """
-    if path.suffix not in (".safetensors", ".pth"):
+    if path.suffix not in (".safetensors", ".pth") and (path.suffix or path.exists()):
         raise InputError(f"{path}: found a '{path.suffix}' file; give a checkpoint in .safetensors or .pth")
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the path of a checkpoint")

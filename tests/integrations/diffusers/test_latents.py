@@ -12,9 +12,11 @@ import torch
 
 pytest.importorskip("diffusers")
 
+import diffusers
+
 from intarsia.errors import IncompatibleError
 from intarsia.integrations.diffusers import compose
-from intarsia.integrations.diffusers.latents import decode, encode
+from intarsia.integrations.diffusers.latents import decode, encode, space_of
 
 from .test_parts import routed  # noqa: F401 - a fixture
 from .tiny import draw
@@ -77,3 +79,35 @@ def test_evidence_that_is_no_number_is_refused(pipe: Any, routed: dict[str, Path
         IncompatibleError, match=r"prototype weights found what are no numbers at timestep \d+; .* float32"
     ):
         draw(pipe)
+
+
+def test_latents_are_standardised_channel_by_channel_where_the_autoencoder_says_so(loaded: Any) -> None:
+    """As in diffusers' own image-to-image, of which only the random draw and the noise are left out."""
+    vae = copy.deepcopy(loaded.vae)
+    vae.register_to_config(latents_mean=[1.0, 2.0, 3.0, 4.0], latents_std=[2.0, 3.0, 4.0, 5.0])
+    pixels = torch.linspace(-1, 1, 768).reshape(1, 3, 16, 16)
+    pipe = diffusers.StableDiffusionXLImg2ImgPipeline(vae, None, None, None, None, loaded.unet, loaded.scheduler)
+    theirs = pipe.prepare_latents(
+        pixels, None, 1, 1, torch.float32, torch.device("cpu"), torch.Generator().manual_seed(0), add_noise=False
+    )
+    found = encode(pipe, pixels)
+    torch.testing.assert_close(
+        found, theirs, atol=1e-4, rtol=1e-4
+    )  # the draw is from a density that is all but its mode
+    plain = encode(types.SimpleNamespace(vae=loaded.vae), pixels)
+    torch.testing.assert_close(decode(pipe, found), decode(types.SimpleNamespace(vae=loaded.vae), plain))
+
+
+def test_an_autoencoder_of_a_codebook_is_seen_under_its_own_name() -> None:
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    coded = diffusers.VQModel(block_out_channels=(4, 8), latent_channels=3, norm_num_groups=2, **blocks)
+    pipe = types.SimpleNamespace(vqvae=coded)
+    pixels = torch.linspace(-1, 1, 768).reshape(1, 3, 16, 16)
+    latents = encode(pipe, pixels)
+    with torch.no_grad():
+        torch.testing.assert_close(latents, coded.encode(pixels).latents * coded.config.scaling_factor)
+        torch.testing.assert_close(decode(pipe, latents), coded.decode(coded.encode(pixels).latents)[0])
+    assert space_of(pipe) not in (None, space_of(types.SimpleNamespace()))
+    with pytest.raises(IncompatibleError, match="movq, is not read here"):
+        encode(types.SimpleNamespace(movq=coded), pixels)

@@ -12,7 +12,7 @@ from torch import nn
 from intarsia.audit.clip import KIND as CLIP
 from intarsia.audit.clip import Clip
 from intarsia.checks import check_whole
-from intarsia.composition import Routing, routing_from
+from intarsia.composition import ROUTINGS, Routing, routing_from
 from intarsia.errors import IncompatibleError, SettingsError, UnknownName
 from intarsia.integrations.diffusers.arguments import component_of, kind_of
 from intarsia.integrations.diffusers.composed import ComposedModel
@@ -66,8 +66,14 @@ def compose(
     """
     component = component_of(pipe)
     base = _base_of(pipe, component)
+    if not isinstance(members, Mapping):
+        raise SettingsError(f"members are a {type(members).__name__}, expected {{name: path, hub id or module}}")
     if not members:
         raise SettingsError("a composition needs at least one member, found none")
+    if not isinstance(routers, Mapping | None):
+        raise SettingsError(f"routers are {routers!r}, expected {{name: folder}}")
+    if not isinstance(routing, str) and not hasattr(routing, "needs_weights"):
+        raise SettingsError(f"routing is {routing!r}, expected one of {', '.join(ROUTINGS)}")
     check_whole("most_rows", most_rows, least=0)
     names = list(members)
     check_names(names)

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
 import diffusers
 import torch
-from diffusers import ModelMixin
+from diffusers import ModelMixin  # noqa: F401 # where from_pretrained looks for the kind of what it loads
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from intarsia.diffusion import expand
 from intarsia.errors import CorruptError, SettingsError
 from intarsia.integrations.diffusers.arguments import KINDS, Call, Model
+from intarsia.integrations.diffusers.everywhere import Everywhere
 from intarsia.integrations.diffusers.latents import space_of
 from intarsia.integrations.diffusers.members import Adapter, AnyMember, Asked, LoraMember, WholeMember, chunks
 from intarsia.integrations.diffusers.parts import check_alike
@@ -31,34 +30,6 @@ from intarsia.integrations.diffusers.plain import Attention
 from intarsia.integrations.diffusers.reading import Reader
 from intarsia.integrations.diffusers.run import Plan, Realised, Run
 from intarsia.integrations.diffusers.saving import BASE, Composition, record_of
-
-# Asked of one model, these change how it runs; a composition passes them on to all its models.
-EVERYWHERE = frozenset(
-    {
-        "disable_forward_chunking",
-        "disable_freeu",
-        "enable_forward_chunking",
-        "enable_freeu",
-        "set_attention_slice",
-        "set_attn_processor",
-        "set_default_attn_processor",
-    }
-)
-# The first would take layers away from under the members, or keep one member's activations for another; what the others
-# add would belong to every member that shares the base, and to no other.
-_CHANGES = "{} takes layers from under the members, or keeps one's answers for another; a composition does without it"
-_FUSES = "{} changes layers that the members stand beside; do it before composing, or not"
-_ADDS = (
-    "{} would change every member that shares this pipeline's model, and no other; name a LoRA as a member, and load "
-    "what all shall have before composing (LoRA followed by pipe.fuse_lora() and pipe.unload_lora_weights())"
-)
-REFUSED = MappingProxyType(
-    dict.fromkeys(("enable_cache", "fuse_qkv_projections"), _CHANGES)
-    | {"fuse_lora": _FUSES}
-    | dict.fromkeys(("_load_ip_adapter_weights", "add_adapter", "load_attn_procs", "load_lora_adapter"), _ADDS)
-)
-# Whoever offloads or caches looks for its own hooks on a module, and takes away what it finds there.
-HOOKS = frozenset({"_diffusers_hook", "_hf_hook", "_old_forward"})
 
 
 @dataclass
@@ -68,13 +39,10 @@ class ComposedOutput(BaseOutput):  # type: ignore[misc] # diffusers is not follo
     sample: Tensor
 
 
-class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not followed by the type checker
+class ComposedModel(Everywhere):
     """A pipeline's denoiser made of members; made by `compose`.
 
-    Whatever else a pipeline asks of it (config, device, dtype, sizes) the shared model `base` answers.
-    `realised` says what the last pipeline call did.
-
-    `composition` says what stands beside it.
+    `base` is the shared model, `composition` says what stands beside it, `realised` what the last pipeline call did.
     """
 
     def __init__(self, base: Model, composition: Composition):
@@ -85,7 +53,7 @@ class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not follow
         self.members: Sequence[AnyMember] = nn.ModuleList(members)  # type: ignore[assignment] # a list, typed loosely
         self.composition = composition
         self._adapter = Adapter(base, [member for member in members if isinstance(member, LoraMember)])
-        self._attention = Attention(self._models)
+        self._attention = Attention(self.models)
         self._run: Run | None = None
         self._pipe: weakref.ref[Any] | None = None
         self._released = False
@@ -125,16 +93,27 @@ class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not follow
         self._released = True
         return self.base
 
-    def save_pretrained(self, save_directory: str | Path, *, with_base: bool = True) -> None:
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is bound to no pipeline, as the first one's scheduler is not its own, and has drawn nothing yet."""
+        return {**self.__dict__, "_pipe": None, "_run": None}
+
+    def save_pretrained(
+        self, save_directory: str | Path, *, with_base: bool = True, variant: str | None = None
+    ) -> None:
         """Save the composition, with the shared model in it or for one that is at hand when it is loaded.
 
         A pipeline's own `save_pretrained` comes here too.
 
         Raises:
-            SettingsError: a composition or a part of one is there already, or the routing has no name; nothing is
-                written then.
+            SettingsError: a composition or a part of one is there already, the routing has no name, or a variant is
+                asked for, which a pipeline could not load again; nothing is written then.
             VaultError: it cannot be written.
         """
+        if variant is not None:
+            raise SettingsError(
+                f"a composition has no variant '{variant}', and a pipeline saved with one would not load; leave it "
+                "out: weights are saved in the precision they are in"
+            )
         folder, composition = Path(save_directory), dataclasses.replace(self.composition, members=self.members)
         composition.check_saving(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -181,11 +160,11 @@ class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not follow
 
     def _run_of(self, call: Call) -> Run:
         pipe = None if self._pipe is None else self._pipe()
-        if pipe is None and self.plan.looks and self.plan.weighs:
-            raise SettingsError(
-                f"{self.plan.kind} weights follow a pipeline's scheduler, and this composition has none; call "
-                "its bind(pipe)"
+        if pipe is None and self.plan.follows:
+            what = (
+                f"{self.plan.kind} weights follow" if self.plan.looks else f"routing '{self.plan.routing.name}' follows"
             )
+            raise SettingsError(f"{what} a pipeline's scheduler, and this composition has none; call its bind(pipe)")
         scheduler = None if pipe is None else pipe.scheduler
         if self._run is None or not self._run.goes_on(scheduler, call):
             self._run = None  # what fails from here on leaves no run behind
@@ -226,30 +205,3 @@ class ComposedModel(ModelMixin):  # type: ignore[misc] # diffusers is not follow
         groups = [(one.member, len(one.rows)) for one in group if isinstance(one.member, LoraMember)]
         with self._adapter.serving(groups, call.scale):
             return self.base(**call.of_rows(rows))[0].split([count for _, count in groups])
-
-    def __getattr__(self, name: str) -> Any:
-        modules = self.__dict__.get("_modules", {})
-        if name in modules or name in HOOKS or "base" not in modules:
-            return super().__getattr__(name)
-        if name in REFUSED:
-            return partial(_refuse, REFUSED[name].format(name))
-        if name in EVERYWHERE:
-            return self._everywhere(name)
-        return getattr(modules["base"], name)
-
-    @property
-    def _models(self) -> list[Model]:
-        return [self.base, *(member.model for member in self.members if isinstance(member, WholeMember))]
-
-    def _everywhere(self, name: str) -> Callable[..., None]:
-        return partial(_each, [getattr(model, name) for model in self._models])
-
-
-def _refuse(why: str, *args: Any, **kwargs: Any) -> NoReturn:
-    raise SettingsError(why)
-
-
-def _each(methods: Sequence[Callable[..., Any]], *args: Any, **kwargs: Any) -> None:
-    for method in methods:
-        # diffusers empties a dict of processors as it goes.
-        method(*(dict(arg) if isinstance(arg, dict) else arg for arg in args), **kwargs)

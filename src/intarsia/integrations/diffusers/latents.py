@@ -38,9 +38,24 @@ def side_of(pipe: Any, component: str) -> int:
 
 def _scale_of(pipe: Any) -> int:
     """Pixels per latent; not every pipeline with an autoencoder says."""
-    vae = getattr(pipe, "vae", None)
+    vae = autoencoder_of(pipe)
     usual = 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
     return int(getattr(pipe, "vae_scale_factor", usual))
+
+
+def autoencoder_of(pipe: Any) -> Any:
+    """The autoencoder that makes a pipeline's latents; None where it draws pixels.
+
+    Raises:
+        IncompatibleError: one whose latents are not scaled as everywhere else.
+    """
+    if getattr(pipe, "movq", None) is not None:
+        raise IncompatibleError(
+            f"the autoencoder of a {type(pipe).__name__}, movq, is not read here; use weights that need no router "
+            "part: 'uniform', 'prior', 'ito' or shares"
+        )
+    vae = getattr(pipe, "vae", None)
+    return getattr(pipe, "vqvae", None) if vae is None else vae
 
 
 @torch.no_grad()
@@ -49,26 +64,38 @@ def encode(pipe: Any, images: Tensor) -> Tensor:
 
     A pipeline without an autoencoder draws pixels, which are their own latents.
     """
-    vae = getattr(pipe, "vae", None)
+    vae = autoencoder_of(pipe)
     if vae is None:
         return images.float()
-    shift, scale = vae.config.get("shift_factor") or 0.0, vae.config.scaling_factor
     with _ready(pipe, vae) as place:
-        parts = [
-            vae.encode(part.to(**place)).latent_dist.mode().float().cpu() for part in images.split(_ENCODED_AT_ONCE)
-        ]
-    return (torch.cat(parts) - shift) * scale
+        parts = [_latents(vae.encode(part.to(**place))).float().cpu() for part in images.split(_ENCODED_AT_ONCE)]
+    shift, factor = _scaling(vae.config)
+    return (torch.cat(parts) - shift) * factor
 
 
 @torch.no_grad()
 def decode(pipe: Any, latents: Tensor) -> Tensor:
     """The inverse of `encode`, up to the autoencoder: images (N, 3, S, S), about in [-1, 1]."""
-    vae = getattr(pipe, "vae", None)
+    vae = autoencoder_of(pipe)
     if vae is None:
         return latents
-    shift, scale = vae.config.get("shift_factor") or 0.0, vae.config.scaling_factor
+    shift, factor = _scaling(vae.config)
     with _ready(pipe, vae) as place:
-        return vae.decode((latents / scale + shift).to(**place), return_dict=False)[0].float().cpu()
+        return vae.decode((latents / factor + shift).to(**place), return_dict=False)[0].float().cpu()
+
+
+def _latents(encoded: Any) -> Tensor:
+    """What an encoder answers with: a density, whose mode is taken, or (VQ, the tiny autoencoder) latents."""
+    return encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+
+
+def _scaling(config: Any) -> tuple[Tensor, Tensor]:
+    """Latents as the denoiser sees them are (z - shift) * factor, each a scalar or (1, C, 1, 1)."""
+    mean, std = (config.get(f"latents_{name}") for name in ("mean", "std"))
+    factor = torch.tensor(float(config.scaling_factor))
+    if mean is None or std is None:
+        return torch.tensor(float(config.get("shift_factor") or 0.0)), factor
+    return torch.tensor(mean).view(1, -1, 1, 1), factor / torch.tensor(std).view(1, -1, 1, 1)
 
 
 @contextlib.contextmanager
@@ -93,7 +120,7 @@ def space_of(pipe: Any) -> str | None:
 
     None where its weights are rounded: those of one autoencoder would differ from precision to precision.
     """
-    vae = getattr(pipe, "vae", None)
+    vae = autoencoder_of(pipe)
     if vae is not None and any(weight.dtype.itemsize < 4 for weight in vae.parameters()):
         return None
     return weights_digest(vae)

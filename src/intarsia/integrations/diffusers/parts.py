@@ -20,6 +20,7 @@ from torch import Tensor
 
 from intarsia.audit.clip import KIND as CLIP
 from intarsia.audit.clip import Clip
+from intarsia.checks import check_whole
 from intarsia.data import Source, read_pixels, sample_id, to_float
 from intarsia.data.readers import ReadOptions
 from intarsia.errors import CorruptError, IncompatibleError, SettingsError
@@ -147,6 +148,8 @@ def fit_router(
             f"{place} is a compartment of a vault, to which nothing is added; give a folder of its own, and name it in "
             "compose(..., routers={...})"
         )
+    if size is not None:
+        check_whole("size", size)
     side = side_of(pipe, component_of(pipe)) if size is None else size
     pixels = _pixels(images, side)
     ids, shown = list(pixels), to_float(np.stack(list(pixels.values())))

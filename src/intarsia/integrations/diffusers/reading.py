@@ -62,6 +62,11 @@ class Reader:
             return LoraMember(name, {})
         if isinstance(source, nn.Module):
             return self._module(name, source)
+        if not isinstance(source, str | Path):
+            raise InputError(
+                f"'{name}' is a {type(source).__name__}, expected a path, a hub id, a module, or None for the model of "
+                "the pipeline"
+            )
         place = resolve(name, source)
         if is_compartment(place):
             return compartment_member(name, place, self.model, self._digest)

@@ -56,6 +56,11 @@ class Plan:
         """Whether weights are computed at all."""
         return self.routing.needs_weights and len(self.names) > 1
 
+    @property
+    def follows(self) -> bool:
+        """Whether a run must know the scheduler: weights that look at the image, and draws that last for one image."""
+        return self.routing.draws or (self.looks and self.weighs)
+
 
 @dataclass
 class Realised:
