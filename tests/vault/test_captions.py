@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from intarsia.backbone import load_text_encoder
+from intarsia.backbone import caption_reader, load_text_encoder
 from intarsia.compartments import TextPrompts, text_prompts
 from intarsia.compartments.slices import slice_of
 from intarsia.composition import SampleSettings
@@ -104,6 +105,25 @@ def test_a_pack_is_asked_in_words_where_it_is_imported(
     assert traces(vault.root, filter(None, WORDS)) == [], "of the captions nothing is handed over"
 
 
+def test_an_encoder_that_was_moved_is_found_where_the_environment_says(
+    fresh: Fresh, empty: Path, text: TextPrompts, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever trains again would fail without it, and no option of theirs says where it is."""
+    oak = captioned("oak")
+    gone = [next(iter(oak.manifest)).id]
+    there, now = (Path(shutil.copytree(tiny_text, tmp_path / name)) for name in ("there", "now"))
+    expected = train(fresh(empty), oak.without(gone), text)
+    vault = train(fresh(empty), oak, replace(text, encoder=str(there)))
+    there.rename(tmp_path / "away")
+    caption_reader.cache_clear()
+    with pytest.raises(InputError, match=f"no text encoder at {there}; .*INTARSIA_TEXT_ENCODER"):
+        vault.compose("oak").sample(1, prompt="a fir", steps=2)
+    monkeypatch.setenv("INTARSIA_TEXT_ENCODER", str(now))
+    vault.forget("oak", gone)
+    left, right = (each.compartment("oak").params for each in (vault, expected))
+    assert all(torch.equal(left[key], right[key]) for key in right)
+
+
 def test_captions_are_what_is_learned_from(fresh: Fresh, empty: Path, text: TextPrompts) -> None:
     """The same pictures under other captions, or other labels."""
     oak = captioned("oak")
@@ -149,6 +169,8 @@ def test_a_prompt_may_weigh_the_sources_by_what_their_captions_say(
     weighed = model.draw(2, settings, prompt=["red oaks", "blue"], prompt_weights=True)
     oak = weighed.names.index("oak")
     assert weighed.weights[:, 0, oak].min() > 0.7 > 0.4 > weighed.weights[:, 1, oak].max()
+    receipts = (json.dumps(drawn.receipt) for drawn in (plain, weighed))
+    assert ['"prompt_weights": true' in receipt for receipt in receipts] == [False, True]
     with pytest.raises(SettingsError, match="weigh sources by a prompt; give one"):
         model.draw(2, settings, prompt_weights=True)
     shielded = vault.compose(operator="protected")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
+import os
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from intarsia.backbone.backbone import Backbone
-from intarsia.backbone.text import Prompt, TextEncoder, check_prompt, load_text_encoder, pooled
+from intarsia.backbone.text import MINILM, Prompt, TextEncoder, check_prompt, load_text_encoder, pooled
 from intarsia.backbone.uvit import as_uvit
-from intarsia.errors import SettingsError
+from intarsia.errors import InputError, SettingsError
 
 # Cosines of MiniLM: 1 for a label's own name, .6 to .9 for its relatives, .2 for strangers. The name itself gets nearly
 # all of the weight, a caption between several names a mixture of them.
 SHARPNESS = 40.0
+ELSEWHERE = "INTARSIA_TEXT_ENCODER"
 
 
 class CaptionReader:
@@ -57,14 +60,31 @@ class CaptionReader:
 def caption_reader(backbone: Backbone, name: str, *, digest: str | None = None) -> CaptionReader:
     """The reader of a backbone's captions with the encoder of a name; the one whose digest is stated, if one is.
 
+    An encoder that was trained with and is no folder here any more is looked for where `INTARSIA_TEXT_ENCODER` says.
+
     Raises:
         SettingsError: the encoder is another than that.
         MissingExtra, InputError, CorruptError: as `load_text_encoder`.
     """
-    encoder = load_text_encoder(name)
+    encoder = load_text_encoder(name if digest is None else _found(name))
     if digest is not None and encoder.digest != digest:
         raise SettingsError(
             f"the text encoder '{name}' is not the one that was trained with (digest {encoder.digest[:12]}… here, "
             f"{digest[:12]}… there); give the folder of that one"
         )
     return CaptionReader(backbone, encoder)
+
+
+def _found(name: str) -> str:
+    """Where the encoder of a training is now; its digest will tell whether it is the one."""
+    folder = Path(name).expanduser()
+    if name == MINILM or folder.is_dir():
+        return name
+    if elsewhere := os.environ.get(ELSEWHERE):
+        return elsewhere
+    if folder.is_absolute():
+        raise InputError(
+            f"there is no text encoder at {name}; if it lies elsewhere now, name its folder in {ELSEWHERE}, or by "
+            "--text-encoder where images are drawn"
+        )
+    return name

@@ -65,7 +65,8 @@ class Result:
     the order of the sources; `switch`, where the networks took over if a closed form began; `protection`, of images
     drawn by the protected operator, whose `weights`, `prior` and shares are its exponents; `access`, of images that
     CP-k let pass; `receipt`, the vault's, if it was drawn from one that keeps a ledger; `prompts`, what was asked
-    for in words, where that is so; `weighing` and `routing`, the names of what made the weights.
+    for in words, where that is so; `weighing` and `routing`, the names of what made the weights;
+    `by_prompt`, whether what a prompt says about the sources counted in them.
     """
 
     images: Tensor
@@ -85,6 +86,7 @@ class Result:
     prompts: tuple[str | None, ...] = ()
     weighing: str = ""
     routing: str = ""
+    by_prompt: bool = False
 
     @property
     def asked(self) -> tuple[str | None, ...]:

@@ -151,6 +151,7 @@ def draw_mixture(
         switch=switch,
         weighing=model.weights.name,
         routing=model.routing.name,
+        by_prompt=model.told is not None,
         prompts=prompts_of(asked),
     )
 

@@ -165,6 +165,7 @@ class Parts:
         kinds = (("protection", result.protection), ("access", result.access))
         measured = {kind: found.report() for kind, found in kinds if found is not None}
         about |= {"credit": credit} if credit is not None else {}
+        about |= {"prompt_weights": True} if result.by_prompt else {}
         shares = dict(zip(result.names, result.shares.tolist(), strict=True))
         images = images_root(result.images)
         sources = {
