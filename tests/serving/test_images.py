@@ -107,6 +107,9 @@ def test_a_prompt_is_what_is_drawn(client: Client, vault: Vault, tiny_text: Path
     other = client().post(IMAGES, json={**request, "guidance_scale": 2, "prompt": "snow"}).json()
     assert [each["b64_json"] for each in other["data"]] != [each["b64_json"] for each in answer["data"]]
     assert client().post(IMAGES, json={**request, "prompt": "far too long a prompt"}).status_code == 400
+    mixed = client().post(IMAGES, json={**request, "sources": ["ash", "oak"]})
+    assert mixed.status_code == 400
+    assert "oak cannot be asked in words (sources that can: ash)" in mixed.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp"])

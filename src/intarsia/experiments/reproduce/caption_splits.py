@@ -27,7 +27,7 @@ from intarsia.routers import GaussianSettings
 
 SUBJECT = "category"
 KINDS = {"subject": "by subject", "random": "at random"}
-COMPARED = ("gaussian", "posterior", "ancestral", "naive")
+COMPARED = ("gaussian", "ancestral", "naive")
 
 
 # Half an hour of one core for a seed: four sets of compartments are trained, and two monoliths.
