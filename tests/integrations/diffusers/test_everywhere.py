@@ -180,3 +180,21 @@ def test_shares_may_be_numbers_of_numpy_or_torch(pipe: Any, loras: dict[str, Pat
     first = compose(pipe, loras, weights={"a": numpy.float32(0.25), "b": torch.tensor(0.75)})
     second = compose(with_unet(loaded, copy.deepcopy(loaded.unet)), loras, weights={"a": 0.25, "b": 0.75})
     assert torch.equal(first.plan.prior, second.plan.prior)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # theirs
+def test_masks_belong_to_ip_adapters_and_not_to_rows(pipe: Any) -> None:
+    """Two masks as one tensor, and two rows."""
+    pipe.unet._load_ip_adapter_weights([ip_adapter(pipe.unet)] * 2)
+    masks = torch.ones(2, 1, 16, 16)
+    masks[0, ..., :8] = masks[1, ..., 8:] = 0
+    shown = {"ip_adapter_image_embeds": [torch.ones(2, 1, 8), 2 * torch.ones(2, 1, 8)], "seeds": (1,)}
+
+    def drawn(masks: torch.Tensor) -> torch.Tensor:
+        return draw(pipe, **shown, cross_attention_kwargs={"ip_adapter_masks": masks})
+
+    plain, swapped = drawn(masks), drawn(masks.flip(0))
+    compose(pipe, {"once": None, "twice": None}, routing="full")  # in one call of four rows
+    torch.testing.assert_close(drawn(masks), plain)
+    torch.testing.assert_close(drawn(masks.flip(0)), swapped)
+    assert (plain - swapped).abs().max() > 1e-3

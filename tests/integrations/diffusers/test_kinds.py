@@ -15,6 +15,7 @@ pytest.importorskip("diffusers")
 
 import diffusers
 
+from intarsia.errors import IncompatibleError
 from intarsia.integrations.diffusers import fit_router
 from intarsia.integrations.diffusers.latents import unpacked
 from intarsia.integrations.diffusers.parts import gaussian_bank
@@ -199,3 +200,14 @@ def test_flow_models_are_weighed_at_the_noise_level_they_see(make: Callable[[], 
         expected = bank.log_density(unpacked(x_t, (4, 8, 8)), 1 - s, s).softmax(1).double()
         torch.testing.assert_close(realised, expected, rtol=1e-3, atol=1e-5)
     assert weights[-1].amax() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("layer", "out", "inner"), [("single_blocks_0_linear1", 7 * 16, 16), ("double_blocks_0_img_attn_qkv", 16, 16)]
+)
+def test_kohyas_files_for_a_flux_of_another_width_are_refused(layer: str, out: int, inner: int, tmp_path: Path) -> None:
+    """diffusers converts their names by the widths it expects, and asserts."""
+    tensors = {"lora_down.weight": randn(2, inner), "lora_up.weight": randn(out, 2), "alpha": torch.tensor(1.0)}
+    save_file({f"lora_unet_{layer}.{name}": tensor for name, tensor in tensors.items()}, tmp_path / "a.safetensors")
+    with pytest.raises(IncompatibleError, match=r"'a' .*; use (a file for this base model|one that was trained on)"):
+        compose(flux()[0], {"a": tmp_path / "a.safetensors"})
