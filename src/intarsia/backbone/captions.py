@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from intarsia.backbone.backbone import Backbone
-from intarsia.backbone.text import MINILM, Prompt, TextEncoder, check_prompt, load_text_encoder, pooled
+from intarsia.backbone.text import Prompt, TextEncoder, check_prompt, load_text_encoder, pooled
 from intarsia.backbone.uvit import as_uvit
 from intarsia.errors import InputError, SettingsError
 
@@ -76,15 +76,13 @@ def caption_reader(backbone: Backbone, name: str, *, digest: str | None = None) 
 
 
 def _found(name: str) -> str:
-    """Where the encoder of a training is now; its digest will tell whether it is the one."""
+    """Where a folder of a training is now, if not where it was; its digest will tell whether it is the one."""
     folder = Path(name).expanduser()
-    if name == MINILM or folder.is_dir():
+    if not folder.is_absolute() or folder.is_dir():
         return name
     if elsewhere := os.environ.get(ELSEWHERE):
         return elsewhere
-    if folder.is_absolute():
-        raise InputError(
-            f"there is no text encoder at {name}; if it lies elsewhere now, name its folder in {ELSEWHERE}, or by "
-            "--text-encoder where images are drawn"
-        )
-    return name
+    raise InputError(
+        f"there is no text encoder at {name}; if it lies elsewhere now, name its folder in {ELSEWHERE}, or by "
+        "--text-encoder where images are drawn"
+    )
