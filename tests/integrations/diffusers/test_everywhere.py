@@ -77,8 +77,11 @@ def test_attention_processors_are_named_after_whose_they_are(pipe: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # theirs
-def test_the_scale_of_ip_adapters_is_set_in_every_model(pipe: Any) -> None:
+def test_ip_adapters_are_scaled_and_unloaded_in_every_model(pipe: Any) -> None:
     models = [pipe.unet, unet(seed=5)]
+    plainly = with_unet(pipe, copy.deepcopy(models[0]))
+    compose(plainly, {"base": None, "whole": copy.deepcopy(models[1])}, weights="uniform", routing="full")
+    never = draw(plainly, seeds=(1,))
     for model in models:
         model._load_ip_adapter_weights([ip_adapter(model)])
     compose(pipe, {"base": None, "whole": models[1]}, weights="uniform", routing="full")
@@ -87,6 +90,8 @@ def test_the_scale_of_ip_adapters_is_set_in_every_model(pipe: Any) -> None:
     pipe.set_ip_adapter_scale(0.5)
     assert [scales(model) for model in models] == [{0.5}, {0.5}]
     assert (draw(pipe, **image) - drawn).abs().max() > 1e-4
+    pipe.unload_ip_adapter()
+    torch.testing.assert_close(draw(pipe, seeds=(1,)), never)
 
 
 def scales(model: Any) -> set[float]:

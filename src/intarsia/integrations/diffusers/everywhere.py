@@ -120,6 +120,14 @@ class Everywhere(ModelMixin):  # type: ignore[misc] # diffusers is not followed 
     def _whole(self) -> list[WholeMember]:
         return [member for member in self.members if isinstance(member, WholeMember)]
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Kept here, but for what pipelines take away from their model with the IP-adapters."""
+        if name != "encoder_hid_proj" or value is not None:
+            super().__setattr__(name, value)
+            return
+        for model in self.models:
+            model.encoder_hid_proj = model.config.encoder_hid_dim_type = None
+
     def __getattr__(self, name: str) -> Any:
         modules = self.__dict__.get("_modules", {})
         if name in modules or name in HOOKS or "base" not in modules:
