@@ -54,8 +54,9 @@ class Everywhere(ModelMixin):  # type: ignore[misc] # diffusers is not followed 
 
     @property
     def models(self) -> list[Model]:
-        """The shared model, and those of whole members in their order."""
-        return [self.base, *(member.model for member in self._whole)]
+        """The shared model, and those of whole members in their order; each once, whoever it stands for."""
+        found = [self.base, *(member.model for member in self._whole)]
+        return list({id(model): model for model in found}.values())
 
     @property
     def attn_processors(self) -> dict[str, Any]:
@@ -88,15 +89,13 @@ class Everywhere(ModelMixin):  # type: ignore[misc] # diffusers is not followed 
     def enable_group_offload(self, *args: Any, **kwargs: Any) -> None:
         """As the base's own: block by block in every model. The members' LoRA is small, and stays where images are.
 
-        On disk every model has a folder of its own, `base` and the numbers of the members.
+        On disk every model has a folder of its own, 0 (the base), 1 and so on.
         """
         asked = inspect.signature(self.base.enable_group_offload).bind(*args, **kwargs).arguments
         disk = asked.pop("offload_to_disk_path", None)
-        numbers = [str(number) for number, member in enumerate(self.members) if isinstance(member, WholeMember)]
-        for model, place in zip(self.models, ["base", *numbers], strict=True):
-            model.enable_group_offload(
-                **asked, **({} if disk is None else {"offload_to_disk_path": str(Path(disk) / place)})
-            )
+        for number, model in enumerate(self.models):
+            place = {} if disk is None else {"offload_to_disk_path": str(Path(disk) / str(number))}
+            model.enable_group_offload(**asked, **place)
         for member in self.members:
             if isinstance(member, LoraMember):
                 member.to(asked["onload_device"])
