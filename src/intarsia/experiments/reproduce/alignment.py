@@ -1,7 +1,7 @@
 """Do images show what they were asked for? The paper's Table 2, and its analogue on emoji and their captions.
 
 Every owner's compartment learns from that owner's captions alone. Asked for concepts that none of them was trained on,
-each owner alone, all of them composed by every rule, and the monolith of all captions are judged by the category and
+each owner alone, all of them composed by seven rules, and the monolith of all captions are judged by the category and
 the subcategory of what they drew. At the paper's scale the owners are subsets of MSCOCO (`aesthetic`), the concepts are
 captions of other pictures, and the judges models that were given. The public backbone alone is asked too: in words if
 it reads them, and else by its labels, which are captions of the core's pictures.
@@ -33,7 +33,7 @@ from intarsia.routers import GaussianSettings, PrototypeSettings
 _BESIDE = ("precision", "recall", "calls", "share gap")
 
 
-# Half an hour of one core for a seed where bfloat16 is fast, three times that elsewhere. With the usual steps and
+# Half an hour of one core for a seed where bfloat16 is fast, three to five times that elsewhere. With the usual steps and
 # images it would be four times as long, and the heads of `reference` and `joint` weights are as much again.
 def alignment_scale(usual: Scale) -> Scale:
     """Adapters that read captions, and budgets to suit: of these there is no soup, and `ito` knows no guidance."""
@@ -122,7 +122,7 @@ def report_alignment(bench: Bench, asks: str) -> Path:
     columns = [column for judge in judges for column in (judge, "error left out")[: 1 + _has_error(judge)]]
     note = (
         f"{POINTS} Error left out: (points - base) / (100 - base) where the base is `{MONOLITH}`, the paper's relative "
-        "gain; negative where it is worse, and that of real drawings is the most that these judges could see. In the "
+        "gain; negative where it is worse, and that of real drawings says how far these judges can see. In the "
         "line of real drawings, distances are those of as many training images, the floor. All seeds are asked for the "
         "same captions: intervals tell how much training and noise matter, not which captions were chosen.\n"
     )

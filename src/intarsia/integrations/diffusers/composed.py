@@ -130,7 +130,8 @@ class ComposedModel(Everywhere):
 
         Raises:
             CorruptError: damaged, or saved without its base.
-            SettingsError: a newer version of intarsia wrote it.
+            SettingsError: a newer version of intarsia wrote it, or its weights are "clip", for which `load_composition`
+                takes the model.
         """
         folder = Path(place)
         kind = record_of(folder)["base"].get("_class_name")
