@@ -1,13 +1,14 @@
 """Composition: weights, routing and the composed denoiser, and sampling from it."""
 
 from intarsia.composition.analytic import Switch, find_switch
-from intarsia.composition.composite import CompositeDenoiser, CompositeRun, default_prior
+from intarsia.composition.composite import CompositeDenoiser, CompositeRun
 from intarsia.composition.denoising_weights import DiffusionClassifier
 from intarsia.composition.guard import Guard
 from intarsia.composition.learned_weights import Joint, Prototype, Reference
 from intarsia.composition.member import BackboneMember, CompartmentMember, Member
 from intarsia.composition.operator import OPERATORS, UNLIMITED, Access, Operator, Protection, operator_from
 from intarsia.composition.path_weights import Ito
+from intarsia.composition.prior import default_prior
 from intarsia.composition.protected import protect
 from intarsia.composition.result import Result, SampleSettings
 from intarsia.composition.routing import (

@@ -19,6 +19,7 @@ from torch import Tensor
 from intarsia.backbone.text import Prompt
 from intarsia.composition.guard import Guard
 from intarsia.composition.member import Conditions, Labels, Member, shares_of
+from intarsia.composition.prior import check_prior
 from intarsia.composition.routing import Full, Routing, Turn
 from intarsia.composition.together import Asked, x0_hats
 from intarsia.composition.weights import Moved, Weights
@@ -190,21 +191,6 @@ class CompositeDenoiser:
                 f"(sources that can: {able}); train with prompts per class, on a backbone that knows the label, "
                 "compose sources that can, or leave the labels out"
             )
-
-
-def default_prior(members: Sequence[Member]) -> Tensor:
-    """Shares proportional to the members' sizes (science.md section 1): (n,) float64."""
-    counts = torch.tensor([member.count for member in members], dtype=torch.float64)
-    return counts / counts.sum()
-
-
-def check_prior(prior: Tensor, names: Sequence[str]) -> None:
-    """Raises SettingsError unless `prior` has one positive share for each name and sums to 1."""
-    if prior.shape != (len(names),) or not bool((prior > 0).all()) or abs(prior.sum().item() - 1) > 1e-6:
-        raise SettingsError(
-            f"prior {[round(p, 4) for p in prior.flatten().tolist()]} for {', '.join(names)}: "
-            "expected one positive share for each, summing to 1"
-        )
 
 
 @dataclass

@@ -33,8 +33,8 @@ from intarsia.routers import GaussianSettings, PrototypeSettings
 _BESIDE = ("precision", "recall", "calls", "share gap")
 
 
-# Half an hour of one core for a seed where bfloat16 is fast, three to five times that elsewhere. With the usual steps and
-# images it would be four times as long, and the heads of `reference` and `joint` weights are as much again.
+# Half an hour of one core for a seed where bfloat16 is fast, three to five times that elsewhere. With the usual steps
+# and images it would be four times as long, and the heads of `reference` and `joint` weights are as much again.
 def alignment_scale(usual: Scale) -> Scale:
     """Adapters that read captions, and budgets to suit: of these there is no soup, and `ito` knows no guidance."""
     training = replace(usual.training, adapter=TextPrompts(tokens=16, length=12), lr=1.5e-2, rows=32)
