@@ -18,6 +18,7 @@ from intarsia.compartments.slices import slice_of
 from intarsia.composition import SampleSettings
 from intarsia.data import Manifest, Source
 from intarsia.errors import IncompatibleError, InputError, SettingsError
+from intarsia.files import read_json, write_json
 from intarsia.routers import CaptionSettings
 from intarsia.vault import Vault
 from intarsia.vault.captions import read_prompts
@@ -122,6 +123,26 @@ def test_an_encoder_that_was_moved_is_found_where_the_environment_says(
     vault.forget("oak", gone)
     left, right = (each.compartment("oak").params for each in (vault, expected))
     assert all(torch.equal(left[key], right[key]) for key in right)
+
+
+def test_an_encoder_that_was_replaced_in_place_is_found_where_the_environment_says(
+    fresh: Fresh, empty: Path, text: TextPrompts, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Path(shutil.copytree(tiny_text, tmp_path / "there"))
+    vault = train(fresh(empty), captioned("oak"), replace(text, encoder=str(there)))
+    drawn = vault.compose("oak").sample(1, prompt="a fir", steps=2)
+    config = read_json(there / "tokenizer_config.json")
+    write_json(there / "tokenizer_config.json", {**config, "model_max_length": 7})
+    load_text_encoder.cache_clear()
+    caption_reader.cache_clear()
+    with pytest.raises(SettingsError, match=f"'{there}' is not the one .*INTARSIA_TEXT_ENCODER"):
+        vault.compose("oak").sample(1, prompt="a fir", steps=2)
+    monkeypatch.setenv("INTARSIA_TEXT_ENCODER", str(there))
+    with pytest.raises(SettingsError, match=f"'{there}' is not the one"):
+        vault.compose("oak").sample(1, prompt="a fir", steps=2)
+    monkeypatch.setenv("INTARSIA_TEXT_ENCODER", str(tiny_text))
+    again = vault.compose("oak").sample(1, prompt="a fir", steps=2)
+    assert torch.equal(again.images, drawn.images)
 
 
 def test_captions_are_what_is_learned_from(fresh: Fresh, empty: Path, text: TextPrompts) -> None:

@@ -60,29 +60,31 @@ class CaptionReader:
 def caption_reader(backbone: Backbone, name: str, *, digest: str | None = None) -> CaptionReader:
     """The reader of a backbone's captions with the encoder of a name; the one whose digest is stated, if one is.
 
-    An encoder that was trained with and is no folder here any more is looked for where `INTARSIA_TEXT_ENCODER` says.
+    An encoder that was trained with and is not where it was any more is looked for where `INTARSIA_TEXT_ENCODER` says.
 
     Raises:
         SettingsError: the encoder is another than that.
         MissingExtra, InputError, CorruptError: as `load_text_encoder`.
     """
-    encoder = load_text_encoder(name if digest is None else _found(name))
-    if digest is not None and encoder.digest != digest:
-        raise SettingsError(
-            f"the text encoder '{name}' is not the one that was trained with (digest {encoder.digest[:12]}… here, "
-            f"{digest[:12]}… there); give the folder of that one"
+    return CaptionReader(backbone, load_text_encoder(name) if digest is None else _trained_with(name, digest))
+
+
+def _trained_with(name: str, digest: str) -> TextEncoder:
+    """The encoder of a training, from where it was or else from where it is said to be now."""
+    folder, elsewhere = Path(name).expanduser(), os.environ.get(ELSEWHERE)
+    places = [] if folder.is_absolute() and not folder.is_dir() else [name]
+    if elsewhere:
+        places.append(elsewhere)
+    if not places:
+        raise InputError(
+            f"there is no text encoder at {name}; if it lies elsewhere now, name its folder in {ELSEWHERE}, or by "
+            "--text-encoder where images are drawn"
         )
-    return CaptionReader(backbone, encoder)
-
-
-def _found(name: str) -> str:
-    """Where a folder of a training is now, if not where it was; its digest will tell whether it is the one."""
-    folder = Path(name).expanduser()
-    if not folder.is_absolute() or folder.is_dir():
-        return name
-    if elsewhere := os.environ.get(ELSEWHERE):
-        return elsewhere
-    raise InputError(
-        f"there is no text encoder at {name}; if it lies elsewhere now, name its folder in {ELSEWHERE}, or by "
-        "--text-encoder where images are drawn"
+    for place in places:
+        encoder = load_text_encoder(place)
+        if encoder.digest == digest:
+            return encoder
+    raise SettingsError(
+        f"the text encoder '{place}' is not the one that was trained with (digest {encoder.digest[:12]}… here, "
+        f"{digest[:12]}… there); give the folder of that one, by --text-encoder or in {ELSEWHERE}"
     )
