@@ -58,6 +58,35 @@ def test_layerwise_casting_leaves_in_every_model_what_diffusers_leaves(pipe: Any
     assert bool(draw(pipe).isfinite().all())
 
 
+def test_nothing_that_members_change_is_compiled(pipe: Any, loras: dict[str, Path]) -> None:
+    """torch's guards leave hooks out, so that a block with a member's changes would run the code of one without."""
+    whole = unet(seed=5)
+    composed, expected = compose(pipe, {**loras, "whole": whole}, routing="full"), draw(pipe, steps=2)
+    for compiling in (composed.compile, composed.compile_repeated_blocks):
+        with pytest.raises(SettingsError, match="compiled layers do not tell members apart"):
+            compiling(backend="eager")
+    pipe.unet = torch.compile(composed, backend="eager")
+    assert torch.equal(draw(pipe, steps=2), expected)
+    composed.base.compile_repeated_blocks(backend="eager")
+    with pytest.raises(SettingsError, match="members share is compiled"):
+        draw(pipe)
+
+
+@pytest.mark.integration
+def test_whole_members_may_be_compiled(pipe: Any, loras: dict[str, Path]) -> None:
+    whole, graphs = unet(seed=5), []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compose(pipe, {**loras, "whole": whole}, routing="full")
+    expected = draw(pipe, steps=2)
+    whole.compile_repeated_blocks(backend=backend)
+    torch.testing.assert_close(draw(pipe, steps=2), expected, rtol=1e-4, atol=1e-4)
+    assert graphs
+
+
 def test_a_model_of_two_names_is_asked_once(pipe: Any) -> None:
     whole = unet(seed=5)
     composed = compose(pipe, {"own": pipe.unet, "one": whole, "two": whole}, weights="uniform")

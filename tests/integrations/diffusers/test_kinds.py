@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 pytest.importorskip("diffusers")
@@ -117,7 +118,16 @@ def flux() -> Any:
     return pipe, prompts | null | {"height": 16, "width": 16, "true_cfg_scale": 3.0}
 
 
-KINDS = (pixels, dit, pixart, sd3, flux)
+def flux_control() -> Any:
+    """Its model sees an image beside the noisy latents, in each token."""
+    pipe, arguments = flux()
+    model = type(pipe.transformer).from_config(pipe.transformer.config, in_channels=32, out_channels=16)
+    controlled = diffusers.FluxControlPipeline(pipe.scheduler, pipe.vae, *[None] * 4, model)
+    prompts = {name: arguments[name] for name in ("prompt_embeds", "pooled_prompt_embeds", "height", "width")}
+    return controlled, prompts | {"control_image": Image.new("RGB", (16, 16), "red")}
+
+
+KINDS = (pixels, dit, pixart, sd3, flux, flux_control)
 
 
 def draw(pipe: Any, arguments: dict[str, Any]) -> torch.Tensor:
@@ -176,9 +186,9 @@ def test_one_member_and_the_mean_of_two(make: Callable[[], Any], tmp_path: Path)
         assert torch.equal(lots, lots[:, :1].expand_as(lots))
 
 
-@pytest.mark.parametrize("make", [sd3, flux], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [sd3, flux, flux_control], ids=lambda make: make.__name__)
 def test_flow_models_are_weighed_at_the_noise_level_they_see(make: Callable[[], Any], tmp_path: Path) -> None:
-    """x_t = (1 - s) x0 + s eps; SD3 is told 1000 s and sees latents, Flux s and their tokens."""
+    """x_t = (1 - s) x0 + s eps; SD3 is told 1000 s and sees latents, Flux s and tokens."""
     torch.manual_seed(0)
     pipe, arguments = make()
     model, places = pipe.transformer, {}
@@ -196,8 +206,9 @@ def test_flow_models_are_weighed_at_the_noise_level_they_see(make: Callable[[], 
     bank = gaussian_bank([composed.composition.parts[name] for name in "ab"])
     weights = composed.realised.weights
     for (x_t, timestep), realised in zip(seen[::2], weights, strict=True):
-        s = timestep.double() if make is flux else timestep.double() / 1000
-        expected = bank.log_density(unpacked(x_t, (4, 8, 8)), 1 - s, s).softmax(1).double()
+        s = timestep.double() / 1000 if make is sd3 else timestep.double()
+        latents = x_t if make is sd3 else unpacked(x_t[..., :16], (4, 8, 8), (4, 4))
+        expected = bank.log_density(latents, 1 - s, s).softmax(1).double()
         torch.testing.assert_close(realised, expected, rtol=1e-3, atol=1e-5)
     assert weights[-1].amax() > 0.9
 

@@ -173,8 +173,10 @@ def test_encoding_is_undone_by_decoding_and_on_the_models_scale(loaded: Any) -> 
 def test_flux_tokens_are_unpacked_as_flux_packs_them() -> None:
     latents = torch.randn(2, 4, 6, 8)
     packed = diffusers.FluxPipeline._pack_latents(latents, 2, 4, 6, 8)
-    assert torch.equal(unpacked(packed, (4, 6, 8)), latents)
+    assert torch.equal(unpacked(packed, (4, 6, 8), (3, 4)), latents)
     assert unpacked(latents, (4, 6, 8)) is latents
+    with pytest.raises(IncompatibleError, match=r"fitted to latents \(4, 6, 8\), and \(4, 8, 6\) are drawn"):
+        unpacked(packed, (4, 6, 8), (4, 3))  # as many tokens, elsewhere
     with pytest.raises(IncompatibleError, match=r"fitted to latents \(4, 6, 8\), and \(4, 8, 8\) are drawn"):
         unpacked(torch.randn(2, 4, 8, 8), (4, 6, 8))
 

@@ -38,6 +38,26 @@ def flux() -> Any:
     )
 
 
+@pytest.mark.parametrize("how", ["wrapped", "in place", "block by block"])
+def test_what_is_compiled_already_would_not_hear_its_members(how: str, pipe: Any, loras: dict[str, Path]) -> None:
+    if how == "wrapped":
+        pipe.unet = torch.compile(pipe.unet, backend="eager")
+    elif how == "in place":
+        pipe.unet.compile(backend="eager")
+    else:
+        pipe.unet.compile_repeated_blocks(backend="eager")
+    with pytest.raises(SettingsError, match=r"unet is compiled, .* do not hear the members; load it again"):
+        compose(pipe, loras)
+
+
+def test_a_pipeline_that_shows_a_photograph_first_is_refused(pipe: Any, loras: dict[str, Path]) -> None:
+    seeing = unet(in_channels=8)
+    marigold = diffusers.MarigoldDepthPipeline(seeing, pipe.vae, pipe.scheduler, pipe.text_encoder, pipe.tokenizer)
+    with pytest.raises(SettingsError, match="MarigoldDepthPipeline shows its model the photograph before"):
+        compose(marigold, loras)
+    assert marigold.unet is seeing
+
+
 def test_fused_projections_are_refused_until_they_are_apart_again(pipe: Any, loras: dict[str, Path]) -> None:
     pipe.fuse_qkv_projections()
     with pytest.raises(SettingsError, match=r"unheard; call pipe\.unet\.unfuse_qkv_projections\(\) first"):

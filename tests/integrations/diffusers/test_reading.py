@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 pytest.importorskip("diffusers")
+
+import diffusers
 
 from intarsia.errors import CorruptError, IncompatibleError, InputError, IntarsiaError, SettingsError, UnknownName
 
@@ -158,6 +161,8 @@ def broken(folder: Path, tensors: Tensors, saved: Path) -> dict[str, tuple[Any, 
     (folder / "flow" / "model_index.json").write_text("{}")
     flow = json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000})
     (folder / "flow" / "scheduler" / "scheduler_config.json").write_text(flow)
+    (folder / "other").mkdir()
+    (folder / "other" / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     wide = {key: torch.cat([t, t], dim=1) if "lora_A" in key else t for key, t in tensors.items()}
     odd = tensors | {f"{layer}.lora_A.weight": torch.ones(3, tensors[f"{layer}.lora_A.weight"].shape[1])}
     return {
@@ -215,6 +220,7 @@ def broken(folder: Path, tensors: Tensors, saved: Path) -> dict[str, tuple[Any, 
         ),
         "a pipeline of another prediction": (folder / "v", IncompatibleError, "predict v_prediction"),
         "a pipeline of another process": (folder / "flow", IncompatibleError, "for flow matching, .* diffusion"),
+        "another kind of pipeline": (folder / "other", IncompatibleError, "holds a FluxPipeline without a unet"),
         "a whole model in part": (folder / "part", CorruptError, "lacks conv_out.weight; restore it"),
         "a deeper whole model": (folder / "deeper", IncompatibleError, "has layers_per_block 2, .* unet 1"),
         "a module of another class": (torch.nn.Linear(1, 1), IncompatibleError, "is a Linear, .* UNet2DConditionModel"),
@@ -231,6 +237,40 @@ def test_what_cannot_be_a_member_is_refused_in_one_line(
         assert "\n" not in str(caught.value), what
         assert pipe.unet is model, what
         assert not any(module._forward_hooks for module in model.modules()), what
+
+
+def test_a_composition_is_no_member(loaded: Any, loras: dict[str, Path], tmp_path: Path) -> None:
+    composing, pipe = (with_unet(loaded, copy.deepcopy(loaded.unet)) for _ in range(2))
+    composed = compose(composing, loras)
+    composing.save_pretrained(tmp_path / "pipeline")
+    composed.save_pretrained(tmp_path / "bare", with_base=False)
+    for place in ("pipeline", "bare"):
+        with pytest.raises(InputError, match=f"'a': .*{place}.* is a composition itself; name its members"):
+            compose(pipe, {"a": tmp_path / place})
+
+
+@pytest.mark.parametrize(
+    ("ours", "left_out"),
+    [
+        ({"prediction_type": "v_prediction"}, "prediction_type"),
+        ({"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}, "rescale_betas_zero_snr"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_an_older_scheduler_leaves_to_its_class_counts(
+    ours: dict[str, Any], left_out: str, pipe: Any, loras: dict[str, Path], saved: Path, tmp_path: Path
+) -> None:
+    """As the configurations of Stable Diffusion 1 do, which were written before there was anything to choose."""
+    folder = Path(shutil.copytree(saved, tmp_path / "older"))
+    path = folder / "scheduler" / "scheduler_config.json"
+    compose(pipe, {"a": loras["a"], "older": folder})
+    pipe.unet = pipe.unet.release()
+    pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, **ours)
+    config = json.loads(path.read_text())
+    config.pop(left_out)
+    path.write_text(json.dumps(config))
+    with pytest.raises(IncompatibleError, match=r"epsilon, .* v_prediction|rescale_betas_zero_snr False, .* True"):
+        compose(pipe, {"a": loras["a"], "older": folder})
 
 
 @pytest.mark.parametrize(

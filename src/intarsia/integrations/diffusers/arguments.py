@@ -25,11 +25,12 @@ _OF_ADAPTERS = frozenset({"ip_adapter_masks"})  # one for each IP-adapter, not f
 class Kind:
     """How a class of models is called.
 
-    `noisy` names the argument that holds x_t; `unit_time` says that its timestep runs to 1 and not to the number of
-    training steps; `shared` names arguments that all rows have in common.
+    `noisy` names the argument that holds x_t, `channels` the dimension of its channels; `unit_time` says that its
+    timestep runs to 1 and not to the number of training steps; `shared` names arguments that all rows have in common.
     """
 
     noisy: str
+    channels: int = 1
     unit_time: bool = False
     shared: frozenset[str] = frozenset()
 
@@ -41,7 +42,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "DiTTransformer2DModel": Kind("hidden_states"),
         "PixArtTransformer2DModel": Kind("hidden_states"),
         "SD3Transformer2DModel": Kind("hidden_states"),
-        "FluxTransformer2DModel": Kind("hidden_states", unit_time=True, shared=frozenset({"img_ids", "txt_ids"})),
+        "FluxTransformer2DModel": Kind(
+            "hidden_states", channels=2, unit_time=True, shared=frozenset({"img_ids", "txt_ids"})
+        ),
     }
 )
 
@@ -68,13 +71,22 @@ def component_of(pipe: Any) -> str:
     raise SettingsError(f"{type(pipe).__name__} has neither unet nor transformer; compose one that has")
 
 
+def check_order(pipe: Any) -> None:
+    """Raises SettingsError for a pipeline that shows its denoiser an image before x_t; all others show it after."""
+    if type(pipe).__name__.startswith("Marigold"):
+        raise SettingsError(
+            f"a {type(pipe).__name__} shows its model the photograph before the latents that are denoised, and a "
+            "composition looks for them first; it cannot be composed"
+        )
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of a model, its arguments by name."""
 
     kind: Kind
     arguments: Mapping[str, Any]
-    channels: int | None
+    channels: int
 
     @classmethod
     def of(cls, model: Model, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
@@ -91,8 +103,7 @@ class Call:
             raise SettingsError(f"{type(model).__name__} was called without a timestep; a composition needs it")
         kind, config = kind_of(model), model.config
         # Inpainting and editing models see more channels than they predict; DiT predicts more than it sees.
-        channels = None if kind.unit_time else min(config.in_channels, config.out_channels or config.in_channels)
-        return cls(kind, arguments, channels)
+        return cls(kind, arguments, min(config.in_channels, config.out_channels or config.in_channels))
 
     @property
     def rows(self) -> int:
@@ -105,7 +116,16 @@ class Call:
 
     def denoised(self, output: Tensor) -> Tensor:
         """The part of a model's output that says what x0 is, in the shape of `x_t`."""
-        return output if self.channels is None else output[:, : self.channels]
+        return output.narrow(self.kind.channels, 0, self.channels)
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Tokens down and across, where the model is shown tokens and told where they lie; else None."""
+        places = self.arguments.get("img_ids")
+        if not isinstance(places, Tensor):
+            return None
+        down, across = (places.reshape(-1, places.shape[-1]).amax(dim=0)[-2:] + 1).int().tolist()
+        return down, across
 
     @property
     def timestep(self) -> Tensor:

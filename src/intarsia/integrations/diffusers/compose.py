@@ -14,7 +14,7 @@ from intarsia.audit.clip import Clip
 from intarsia.checks import check_whole
 from intarsia.composition import ROUTINGS, Routing, routing_from
 from intarsia.errors import IncompatibleError, SettingsError, UnknownName
-from intarsia.integrations.diffusers.arguments import component_of, kind_of
+from intarsia.integrations.diffusers.arguments import check_order, component_of, kind_of
 from intarsia.integrations.diffusers.composed import ComposedModel
 from intarsia.integrations.diffusers.latents import decode
 from intarsia.integrations.diffusers.parts import RouterParts, check_alike
@@ -132,7 +132,7 @@ def _base_of(pipe: Any, component: str) -> Any:
     """The model to compose on.
 
     Raises:
-        SettingsError: it is composed already, or not plain.
+        SettingsError: it is composed already, or not plain, or shown its channels in another order.
         UnknownName: of a class that cannot be composed.
     """
     base = getattr(pipe, component)
@@ -143,6 +143,7 @@ def _base_of(pipe: Any, component: str) -> Any:
         )
     check_plain(base, component)
     kind_of(base)
+    check_order(pipe)
     return base
 
 

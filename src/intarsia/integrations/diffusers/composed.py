@@ -26,7 +26,7 @@ from intarsia.integrations.diffusers.everywhere import Everywhere
 from intarsia.integrations.diffusers.latents import space_of
 from intarsia.integrations.diffusers.members import Adapter, AnyMember, Asked, LoraMember, WholeMember, chunks
 from intarsia.integrations.diffusers.parts import check_alike
-from intarsia.integrations.diffusers.plain import Attention
+from intarsia.integrations.diffusers.plain import Attention, check_uncompiled
 from intarsia.integrations.diffusers.reading import Reader
 from intarsia.integrations.diffusers.run import Plan, Realised, Run
 from intarsia.integrations.diffusers.saving import BASE, Composition, record_of
@@ -142,6 +142,7 @@ class ComposedModel(Everywhere):
         base = getattr(diffusers, kind).from_pretrained(folder / BASE, **loading)
         return cls(base, Composition.load(folder, Reader(None, base, "unet")))
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # untyped; torch.compile(composition) is to leave it as it is
     def forward(self, *args: Any, **kwargs: Any) -> ComposedOutput | tuple[Tensor]:
         """The arguments and the answer of the model it stands for, which are its signature (so *args, **kwargs).
 
@@ -169,6 +170,8 @@ class ComposedModel(Everywhere):
         scheduler = None if pipe is None else pipe.scheduler
         if self._run is None or not self._run.goes_on(scheduler, call):
             self._run = None  # what fails from here on leaves no run behind
+            if self._adapter.layers:
+                check_uncompiled(self.base, "the model that this composition's members share")
             self._run = Run(self.plan, scheduler, call)
         return self._run
 

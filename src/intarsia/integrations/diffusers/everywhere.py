@@ -105,6 +105,21 @@ class Everywhere(ModelMixin):  # type: ignore[misc] # diffusers is not followed 
         for model in self.models:
             model.enable_layerwise_casting(*args, **kwargs)
 
+    def compile(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused.
+
+        Raises:
+            SettingsError: always; compiled layers do not hear the members.
+        """
+        raise SettingsError(
+            "compiled layers do not tell members apart, so a composition runs as it is; whole models that are given as "
+            "modules may be compiled, each by itself"
+        )
+
+    def compile_repeated_blocks(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """As `compile`."""
+        self.compile()
+
     def enable_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused.
 

@@ -126,19 +126,19 @@ def space_of(pipe: Any) -> str | None:
     return weights_digest(vae)
 
 
-def unpacked(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Latents (B, *shape) from what a denoiser sees: themselves, or Flux's tokens of 2 x 2 latents.
+def unpacked(x: Tensor, shape: Sequence[int], grid: tuple[int, int] | None = None) -> Tensor:
+    """Latents (B, *shape) from what a denoiser sees: themselves, or Flux's tokens of 2 x 2 latents, `grid` of them.
 
     Raises:
         IncompatibleError: they are of another size.
     """
-    channels, height, width = shape
-    tokens = (height // 2 * (width // 2), channels * 4)
-    if tuple(x.shape[1:]) == tokens:
-        x = x.reshape(-1, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(-1, *shape)
-    if tuple(x.shape[1:]) != tuple(shape):
+    found = tuple(x.shape[1:])
+    if grid is not None and len(x[0]) == grid[0] * grid[1]:
+        x = x.reshape(-1, *grid, x.shape[-1] // 4, 2, 2).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+        found = tuple(x.shape[1:])
+    if found != tuple(shape):
         raise IncompatibleError(
-            f"the router parts were fitted to latents {tuple(shape)}, and {tuple(x.shape[1:])} are drawn; draw at the "
+            f"the router parts were fitted to latents {tuple(shape)}, and {found} are drawn; draw at the "
             "size they were fitted for, or fit them again with fit_router(size=...)"
         )
     return x

@@ -95,13 +95,13 @@ _turn: ContextVar[_Turn | None] = ContextVar("intarsia_lora_rows", default=None)
 
 
 class Adapter:
-    """Hooks on the layers of a shared model that add what the members of the call under way add."""
+    """Hooks on the `layers` of a shared model that add what the members of the call under way add."""
 
     def __init__(self, model: nn.Module, members: Sequence[LoraMember]):
         modules = dict(model.named_modules())
-        names = sorted({layer for member in members for layer in member.scales})
+        self.layers = sorted({layer for member in members for layer in member.scales})
         # partial, and not a closure: a copy of the model must find its own members.
-        self._handles = [modules[name].register_forward_hook(partial(self._add, name)) for name in names]
+        self._handles = [modules[name].register_forward_hook(partial(self._add, name)) for name in self.layers]
 
     def remove(self) -> None:
         """Leave the model as it was."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from diffusers.models.attention import AttentionModuleMixin
 from torch import nn
+from torch._dynamo import OptimizedModule
 
 from intarsia.errors import SettingsError
 
@@ -19,10 +20,11 @@ def check_plain(model: nn.Module, component: str) -> None:
     """Refuse a model whose layers are not what the members would stand beside.
 
     Raises:
-        SettingsError: LoRA is loaded into it, its projections are fused, or it is cached, offloaded or attends across
-            rows.
+        SettingsError: it is compiled, LoRA is loaded into it, its projections are fused, or it is cached, offloaded or
+            attends across rows.
     """
     modules: list[Any] = list(model.modules())
+    check_uncompiled(model, f"this pipeline's {component}")
     if any(hasattr(module, "base_layer") for module in modules):
         raise SettingsError(
             f"this pipeline's {component} has LoRA loaded into it, which would belong to every member; call "
@@ -42,6 +44,18 @@ def check_plain(model: nn.Module, component: str) -> None:
     for module in modules:
         if hasattr(module, "get_processor"):
             _check_by_row(module.get_processor())
+
+
+def check_uncompiled(model: nn.Module, what: str) -> None:
+    """Raises SettingsError for a model of which anything is compiled.
+
+    Compiled code does not ask which hooks a layer has: layers of one kind share it, and members go unheard.
+    """
+    modules: Iterator[Any] = model.modules()
+    if any(isinstance(module, OptimizedModule) or module._compiled_call_impl is not None for module in modules):
+        raise SettingsError(
+            f"{what} is compiled, and compiled layers do not hear the members; load it again and leave it as it is"
+        )
 
 
 def check_uncached(model: nn.Module, what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import diffusers
 import safetensors
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -26,6 +28,8 @@ from intarsia.integrations.diffusers.plain import check_uncached
 from intarsia.integrations.diffusers.process import flows
 from intarsia.integrations.diffusers.trained import compartment_member, is_compartment, network_digest
 
+RECORD = "composition.json"
+"""What a saved composition has, and no member."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 LORA_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
@@ -71,8 +75,9 @@ class Reader:
         if is_compartment(place):
             return compartment_member(name, place, self.model, self._digest)
         if place.is_dir() and (place / "model_index.json").exists():
-            self._check_scheduler(name, place)
-            place = place / self.component
+            place = self._inside(name, place)
+        if (place / RECORD).exists():
+            raise InputError(f"'{name}': {place} is a composition itself; name its members, each by its own path")
         if place.is_dir() and (place / "config.json").exists():
             return self._load_whole(name, place)
         return self._lora(name, place)
@@ -130,10 +135,22 @@ class Reader:
             )
         return WholeMember(name, model)
 
+    def _inside(self, name: str, pipeline: Path) -> Path:
+        """Where the denoiser is in a pipeline's folder."""
+        self._check_scheduler(name, pipeline)
+        place = pipeline / self.component
+        if not place.is_dir():
+            kind = read_json(pipeline / "model_index.json").get("_class_name")
+            raise IncompatibleError(
+                f"'{name}': {pipeline} holds a {kind} without a {self.component}, which this pipeline has; use one of "
+                "its kind"
+            )
+        return place
+
     def _check_scheduler(self, name: str, folder: Path) -> None:
         """A pipeline's folder says for which process and prediction its model was trained."""
         path = folder / "scheduler" / "scheduler_config.json"
-        theirs, ours = read_json(path) if path.exists() else {}, self._process
+        theirs, ours = _complete(read_json(path)) if path.exists() else {}, self._process
         if theirs and ours:
             found = flows(str(theirs.get("_class_name")), theirs)
             expected = flows(type(self.pipe.scheduler).__name__, ours)
@@ -162,6 +179,13 @@ class Reader:
                 f"'{name}' was made for models that predict {theirs}, this pipeline's scheduler says {ours}; use a "
                 "member of this kind of prediction"
             )
+
+
+def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler's configuration with what it leaves to its class, as older ones leave the kind of prediction."""
+    kind = getattr(diffusers, str(config.get("_class_name")), None)
+    usual = inspect.signature(kind).parameters if inspect.isclass(kind) else {}
+    return {name: each.default for name, each in usual.items() if each.default is not each.empty} | dict(config)
 
 
 def resolve(name: str, source: str | Path) -> Path:

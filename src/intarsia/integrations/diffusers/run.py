@@ -173,7 +173,7 @@ class Run:
         if self._weights is not None and not self._repeats_draw:
             t = self._time(call)
             evidence = self._branches[self._branch].evidence
-            weights = (blind.log() + evidence(self._latents(call.x_t), t, [None] * call.rows)).softmax(dim=1)
+            weights = (blind.log() + evidence(self._latents(call, call.x_t), t, [None] * call.rows)).softmax(dim=1)
             self._check_numbers(weights, call)
         previous = of_rows(self.realised.trace[-1], call.rows) if self.realised.trace else None
         if self.plan.routing.draws:
@@ -188,7 +188,7 @@ class Run:
         if self.process is None:
             return
         x0_hat = self._x0_hat(call, answer)
-        self._branches[self._branch].show(self._latents(x0_hat))
+        self._branches[self._branch].show(self._latents(call, x0_hat))
         if self._path is not None:
             estimates = torch.stack([self._x0_hat(call, one) for one in answers], dim=1)
             self._path.left(_seen(call.x_t), self._time(call), x0_hat, estimates, realised > 0)
@@ -265,9 +265,9 @@ class Run:
         steps = 1 if call.kind.unit_time else self.scheduler.config.num_train_timesteps
         return self.process.time(call.timestep, steps)
 
-    def _latents(self, x: Tensor) -> Tensor:
+    def _latents(self, call: Call, x: Tensor) -> Tensor:
         """As router parts look at it."""
-        return _seen(x) if self.plan.shape is None else unpacked(_seen(x), self.plan.shape)
+        return _seen(x) if self.plan.shape is None else unpacked(_seen(x), self.plan.shape, call.grid)
 
     def _x0_hat(self, call: Call, answer: Tensor) -> Tensor:
         assert self.process is not None

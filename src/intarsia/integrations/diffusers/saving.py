@@ -22,13 +22,12 @@ from intarsia.files import check_format, read_json, save_tensors, write_json
 from intarsia.integrations.diffusers.layers import whole_name
 from intarsia.integrations.diffusers.members import AnyMember, LoraMember, WholeMember
 from intarsia.integrations.diffusers.parts import RouterParts
-from intarsia.integrations.diffusers.reading import Reader
+from intarsia.integrations.diffusers.reading import RECORD, Reader
 from intarsia.integrations.diffusers.run import Plan
 from intarsia.integrations.diffusers.weighing import Sight, plan_of
 from intarsia.vault.folders import new_folder
 
 FORMAT = 1
-RECORD = "composition.json"
 BASE, MEMBERS = "base", "members"
 
 
