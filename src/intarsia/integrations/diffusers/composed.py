@@ -142,7 +142,8 @@ class ComposedModel(Everywhere):
         base = getattr(diffusers, kind).from_pretrained(folder / BASE, **loading)
         return cls(base, Composition.load(folder, Reader(None, base, "unet")))
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator] # untyped; torch.compile(composition) is to leave it as it is
+    # torch.compile(composition) leaves it as it is: compiled layers do not hear the members.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, *args: Any, **kwargs: Any) -> ComposedOutput | tuple[Tensor]:
         """The arguments and the answer of the model it stands for, which are its signature (so *args, **kwargs).
 
