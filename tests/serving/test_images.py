@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from intarsia.backbone import load_text_encoder
+from intarsia.backbone import caption_reader, load_text_encoder
 from intarsia.compartments import text_prompts
 from intarsia.composition import SampleSettings
 from intarsia.data import to_uint8
@@ -95,7 +96,7 @@ def test_a_source_that_goes_while_all_are_joined_is_left_out(
 
 
 def test_a_prompt_is_what_is_drawn(client: Client, vault: Vault, tiny_text: Path) -> None:
-    adapter = text_prompts(load_text_encoder(str(tiny_text)), tokens=2, width=2, length=12)
+    adapter = text_prompts(load_text_encoder(str(tiny_text)), tokens=2, width=2, length=10)
     vault.add_source("ash", toy_source("ash"))
     vault.train("ash", quick(adapter=adapter), routers=[ROUTER])
     request = {"n": 2, "seed": 7, "num_inference_steps": 3, "sources": ["ash"], "prompt": "an ash"}
@@ -106,10 +107,29 @@ def test_a_prompt_is_what_is_drawn(client: Client, vault: Vault, tiny_text: Path
     assert answer["intarsia"]["settings"]["prompt"] == "an ash"
     other = client().post(IMAGES, json={**request, "guidance_scale": 2, "prompt": "snow"}).json()
     assert [each["b64_json"] for each in other["data"]] != [each["b64_json"] for each in answer["data"]]
-    assert client().post(IMAGES, json={**request, "prompt": "far too long a prompt"}).status_code == 400
-    mixed = client().post(IMAGES, json={**request, "sources": ["ash", "oak"]})
-    assert mixed.status_code == 400
-    assert "oak cannot be asked in words (sources that can: ash)" in mixed.json()["error"]["message"]
+    long = client().post(IMAGES, json={**request, "prompt": "far too long a prompt"})
+    assert (long.status_code, "would be read by 'ash'" in long.json()["error"]["message"]) == (400, True)
+    reading = {each["name"]: each["text"] for each in client().get("/v1/sources").json()["data"]}
+    assert (reading["ash"], reading["oak"]) == (True, False)
+    for prompt in ("an ash", "label-oak-0"):  # which is a label of oak's
+        mixed = client().post(IMAGES, json={**request, "sources": ["ash", "oak"], "prompt": prompt})
+        assert mixed.status_code == 400
+        assert "oak cannot be asked in words (sources that can: ash)" in mixed.json()["error"]["message"]
+
+
+def test_of_an_encoder_that_is_lost_the_log_tells_and_not_the_client(
+    client: Client, vault: Vault, tiny_text: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    there = Path(shutil.copytree(tiny_text, tmp_path / "there"))
+    adapter = text_prompts(load_text_encoder(str(there)), tokens=2, width=2, length=12)
+    vault.add_source("ash", toy_source("ash"))
+    vault.train("ash", quick(adapter=adapter), routers=[ROUTER])
+    there.rename(tmp_path / "away")
+    caption_reader.cache_clear()
+    answer = client().post(IMAGES, json={"sources": ["ash"], "prompt": "an ash"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_encoder")
+    assert str(there) not in answer.text
+    assert str(there) in caplog.text
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp"])

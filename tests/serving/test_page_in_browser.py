@@ -198,8 +198,11 @@ def test_a_picture_of_the_gallery_recalls_its_settings(enter: Enter) -> None:
     draw(page, count=1, seed=12, steps=6)
     page.reload()
     expect(page.locator(".gallery .tile")).to_have_count(2)
+    # The tab's own pictures are there before the service has said what it has, hidden until then.
+    expect(page.locator(".gallery .tile").first).to_be_visible()
     page.locator(".gallery .tile").first.press("Enter")
-    assert [page.locator(f"#{name}").input_value() for name in ("count", "seed", "steps")] == ["2", "11", "5"]
+    for name, value in (("count", "2"), ("seed", "11"), ("steps", "5")):
+        expect(page.locator(f"#{name}")).to_have_value(value)
     expect(switch(page, "elm")).not_to_be_checked()
     expect(switch(page, "oak")).to_be_checked()
     expect(page.locator("#live")).to_contain_text("Its settings are in the form.")
@@ -286,7 +289,7 @@ def test_a_grant_that_is_taken_back_ends_the_drawing(enter: Enter, vault: Vault)
 
 def test_where_sources_read_words_a_prompt_is_asked_for(enter: Enter) -> None:
     page = enter()
-    page.route(*changed("/v1/vault", lambda text: text.replace('"text":false', '"text":true')))
+    page.route(*changed("/v1/sources", lambda text: text.replace('"text":false', '"text":true')))
     page.reload()
     page.get_by_label("What to draw", exact=True).fill(" a red apple ")
     page.get_by_role("switch", name="oak").uncheck()
@@ -295,6 +298,31 @@ def test_where_sources_read_words_a_prompt_is_asked_for(enter: Enter) -> None:
     body = asked.value.post_data_json
     assert (body["prompt"], "label" in body) == ("a red apple", False)
     assert "oak" not in body["sources"]
+
+
+def test_what_is_asked_for_follows_the_sources_that_are_on(enter: Enter) -> None:
+    page = enter()
+    page.route(*changed("/v1/sources", lambda text: re.sub(r'("name":"oak".*?"text":)false', r"\1true", text)))
+    page.reload()
+    mixed, chosen = page.get_by_text("Some of these sources read words"), page.get_by_role("radio", name="label-elm-0")
+    expect(mixed).to_be_visible()
+    switch(page, "oak").uncheck()
+    expect(mixed).to_have_count(0)
+    chosen.check(force=True)
+    page.get_by_role("button", name="None").click()
+    expect(chosen).to_be_checked()
+    switch(page, "oak").check()
+    page.get_by_label("What to draw", exact=True).fill("a red apple")
+    switch(page, "elm").check()
+    expect(mixed).to_be_visible()
+    with page.expect_request(re.compile("/v1/images/generations")) as asked:
+        page.locator("#draw").click()
+    assert not {"prompt", "label"} & {name for name, value in asked.value.post_data_json.items() if value}
+    switch(page, "oak").uncheck()
+    expect(chosen).to_be_checked()
+    switch(page, "elm").uncheck()
+    switch(page, "oak").check()
+    expect(page.get_by_label("What to draw", exact=True)).to_have_value("a red apple")
 
 
 def test_a_key_is_asked_for_and_says_what_it_may(enter: Enter, vault: Vault) -> None:

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from intarsia.errors import (
     CorruptError,
+    EncoderError,
     ForbiddenError,
     IncompatibleError,
     InputError,
@@ -79,20 +80,29 @@ def fault_of(error: BaseException) -> Fault:
             return Fault(503, str(error), code="ending", retry=5)
         case ForbiddenError():
             return Fault(403, str(error), code="forbidden")
+        case EncoderError() | VaultError() | CorruptError():
+            return _logged(error)
         case SettingsError() | InputError():
             return Fault(400, str(error), code="invalid_value")
         case IncompatibleError():
             return Fault(409, str(error), code="incompatible")
         case MissingExtra():
             return Fault(501, str(error), code="not_installed")
-        case VaultError():
-            log.error("the vault cannot be used: %s", error)
-            return Fault(503, "the vault is being changed or cannot be used; try again", code="vault_busy", retry=5)
-        case CorruptError():
-            log.error("the vault is damaged: %s", error)
-            return Fault(500, "something in the vault is damaged; its keeper finds what in the log", code="damaged")
     log.error("a fault in intarsia itself", exc_info=error)
     return Fault(500, "something went wrong here; the keeper of this service finds what in the log", code="internal")
+
+
+def _logged(error: EncoderError | VaultError | CorruptError) -> Fault:
+    """Of errors that name files of this machine."""
+    if isinstance(error, EncoderError):
+        log.error("a prompt cannot be read: %s", error)
+        said = "the text encoder of these sources cannot be had here; the keeper of this service finds why in the log"
+        return Fault(503, said, code="no_encoder")
+    if isinstance(error, VaultError):
+        log.error("the vault cannot be used: %s", error)
+        return Fault(503, "the vault is being changed or cannot be used; try again", code="vault_busy", retry=5)
+    log.error("the vault is damaged: %s", error)
+    return Fault(500, "something in the vault is damaged; its keeper finds what in the log", code="damaged")
 
 
 @contextlib.contextmanager

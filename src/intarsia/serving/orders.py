@@ -185,9 +185,8 @@ def _asked(given: ImageRequest, composition: Composition) -> tuple[str | None, s
         raise SettingsError(f"the prompt is '{prompt}' and the label '{given.label}'; give one of them")
     if given.label is not None or not prompt:
         return given.label, None
-    known = composition.model.labels | composition.model.vocabulary
-    # Where but some of them read, those that do not are named.
-    in_words = composition.reads or (composition.partly_reads and prompt not in known)
+    # Where but some of them read, those that do not are named: those that do are asked for no label.
+    in_words = composition.reads or composition.partly_reads
     return (None, prompt) if in_words else (prompt, None)
 
 

@@ -58,13 +58,13 @@ def vault(request: Request, caller: Annotated[Caller, Depends(needs("read"))]) -
     permitted = {decision.name for decision in verdicts(service, caller) if decision.allowed}
     members = [info for info in service.vault.compartments() if info.name in permitted]
     labels = {label for info in members for label in info.labels} | set(service.vault.backbone.labels)
-    settings, reads = service.settings, service.vault.backbone.text is not None
+    settings = service.settings
     return {
         "name": service.vault.root.name,
         "image_shape": list(service.vault.image_shape),
         "conditioning": {
             "labels": sorted(labels),
-            "text": bool(members) and (reads or all(info.adapter == TextPrompts.name for info in members)),
+            "text": bool(members) and all(_reads(service, info) for info in members),
         },
         "weights": [kind for kind in SERVED_WEIGHTS if _possible(kind, members)],
         "routing": list(ROUTINGS),
@@ -83,7 +83,7 @@ def sources(request: Request, caller: Annotated[Caller, Depends(needs("read"))])
     """The sources of which the key may know, with the verdict on each and its reason."""
     service = service_of(request)
     known = {decision.name: decision for decision in verdicts(service, caller)}
-    trained = {info.name for info in service.vault.compartments()}
+    trained = {info.name: info for info in service.vault.compartments()}
     begun = {each.name for each in service.vault.unfinished()}
     found = []
     for info in service.vault.sources():
@@ -98,6 +98,7 @@ def sources(request: Request, caller: Annotated[Caller, Depends(needs("read"))])
                 "licence": info.licence,
                 "count": info.count,
                 "labels": list(info.labels),
+                "text": info.name in trained and _reads(service, trained[info.name]),
                 "state": state,
                 "permitted": verdict.allowed,
                 "reason": verdict.reason,
@@ -108,6 +109,11 @@ def sources(request: Request, caller: Annotated[Caller, Depends(needs("read"))])
 
 def _model(service: Service) -> dict[str, Any]:
     return {"id": MODEL, "object": "model", "created": 0, "owned_by": service.vault.root.name}
+
+
+def _reads(service: Service, member: CompartmentInfo) -> bool:
+    """Whether a compartment is asked in words."""
+    return service.vault.backbone.text is not None or member.adapter == TextPrompts.name
 
 
 def _possible(kind: str, members: list[CompartmentInfo]) -> bool:

@@ -37,6 +37,9 @@ const WHOLE = {
 export class Form {
   #labels = [];
   #offered = null;
+  #reading = new Set();
+  #asking = null;
+  #wanted = { label: null, prompt: "" };
 
   constructor() {
     this.element = byId("form");
@@ -46,25 +49,28 @@ export class Form {
     });
     for (const id of ["weights", "routing"]) byId(id).addEventListener("change", () => this.#explain());
     this.element.addEventListener("input", ({ target }) => this.#clear(target.name));
-    this.switches.addEventListener("change", () => this.#clear("sources"));
+    this.switches.addEventListener("change", () => {
+      this.#clear("sources");
+      this.#ask();
+    });
   }
 
   /** Offer what the vault has for this key; what stands in the form stays as far as it is still offered. */
   show({ vault, sources }) {
+    this.#reading = new Set(sources.filter(({ text }) => text).map(({ name }) => name));
     this.switches.show(sources);
     const offered = JSON.stringify([vault.conditioning, vault.weights, vault.routing]);
     if (offered === this.#offered) return;
     if (this.#offered === null) this.#begin(vault);
-    const standing = { weights: byId("weights").value, routing: byId("routing").value, ...this.#typed() };
+    const standing = { weights: byId("weights").value, routing: byId("routing").value };
     this.#offered = offered;
     this.#labels = vault.conditioning.labels;
-    this.#what(vault.conditioning);
+    this.#ask(true);
     refill(byId("weights"), ...vault.weights.map((kind) => option(WEIGHTS, kind)));
     refill(byId("routing"), ...vault.routing.map((kind) => option(ROUTING, kind)));
     const likely = [standing.weights, vault.defaults.weights, ...vault.weights];
     byId("weights").value = likely.find((kind) => vault.weights.includes(kind));
     select(byId("routing"), ROUTING, standing.routing || vault.defaults.routing);
-    this.#put(standing);
     this.#explain();
   }
 
@@ -106,8 +112,8 @@ export class Form {
     byId("guidance").value = settings.guidance;
     select(byId("weights"), WEIGHTS, settings.weights);
     select(byId("routing"), ROUTING, settings.routing);
-    this.#put(settings);
     this.switches.chosen = settings.sources;
+    this.#put(settings);
     this.#explain();
     for (const error of this.element.querySelectorAll(".field-error")) error.hidden = true;
     const now = new Set(this.switches.chosen);
@@ -135,18 +141,24 @@ export class Form {
     if (control instanceof HTMLElement) control.removeAttribute("aria-invalid");
   }
 
-  /** Sources that learned from captions read words and no labels; others know labels, or are asked for nothing. */
-  #what({ labels, text }) {
-    const nothing = h("p", {
-      class: "hint lead",
-      text: "This vault draws without being asked for anything in particular.",
-    });
-    const asked = text ? words() : !labels.length ? nothing : labels.length <= FEW ? chips(labels) : search(labels);
-    refill(byId("form-what"), asked);
+  /**
+   * Offer what the sources that are on can be asked for: those that learned from captions read words and no labels,
+   * others know labels, or are asked for nothing. What was typed comes back with its field.
+   */
+  #ask(anew = false) {
+    const on = this.switches.chosen;
+    const reading = on.filter((name) => this.#reading.has(name)).length;
+    const asking = !on.length ? (this.#asking ?? "labels") : !reading ? "labels" : reading < on.length ? "both" : "words";
+    if (asking === this.#asking && !anew) return;
+    this.#wanted = this.#typed();
+    this.#asking = asking;
+    refill(byId("form-what"), { words, labels: () => known(this.#labels), both }[asking]());
+    this.#put(this.#wanted);
   }
 
   #asked() {
-    const { label, prompt } = this.#typed();
+    const typed = this.#typed();
+    const [label, prompt] = [this.#asking === "labels" ? typed.label : null, this.#asking === "words" ? typed.prompt : ""];
     if (label && !this.#labels.includes(label)) {
       const found = `“${label}” is not among the ${this.#labels.length} labels of this vault`;
       throw new Unusable("label", `${found}. Choose one from the list, or leave it empty.`);
@@ -154,14 +166,15 @@ export class Form {
     return { label, prompt };
   }
 
-  /** What stands in the field for what is to be drawn, whichever there is. */
+  /** What stands in the field for what is to be drawn, and of the others what stood in them last. */
   #typed() {
-    const chip = this.element.querySelector("input[name=label-choice]:checked");
-    const label = (byId("label") ?? chip)?.value.trim() || null;
-    return { label, prompt: byId("prompt")?.value.trim() ?? "" };
+    const field = byId("label") ?? this.element.querySelector("input[name=label-choice]:checked");
+    const label = field ? field.value.trim() || null : this.#wanted.label;
+    return { label, prompt: byId("prompt")?.value.trim() ?? this.#wanted.prompt };
   }
 
   #put({ label, prompt }) {
+    this.#wanted = { label, prompt };
     if (byId("label")) byId("label").value = label ?? "";
     if (byId("prompt")) byId("prompt").value = prompt;
     const chips = [...this.element.querySelectorAll("input[name=label-choice]")];
@@ -173,6 +186,18 @@ export class Form {
     byId("weights-note").textContent = mode(WEIGHTS, byId("weights").value)[1];
     byId("routing-note").textContent = mode(ROUTING, byId("routing").value)[1];
   }
+}
+
+function both() {
+  return h("p", {
+    class: "hint lead",
+    text: "Some of these sources read words and some know labels. To ask for something, switch off the ones or the others.",
+  });
+}
+
+function known(labels) {
+  if (labels.length) return labels.length <= FEW ? chips(labels) : search(labels);
+  return h("p", { class: "hint lead", text: "These sources draw without being asked for anything in particular." });
 }
 
 function words() {
