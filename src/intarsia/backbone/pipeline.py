@@ -42,7 +42,8 @@ def convert_pipeline(folder: Path) -> Backbone:
         if found not in (wanted, f"{wanted}Fast"):
             raise InputError(f"{folder / INDEX_FILE}: its {part} is a {found}, expected a {wanted}; {GIVE}")
     network = _network(folder / "unet")
-    schedule, prediction = _process(folder / "scheduler" / "scheduler_config.json")
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    schedule, prediction = process_in(read_json(scheduler), scheduler)
     return Backbone(
         network,
         schedule,
@@ -66,17 +67,20 @@ def _network(place: Path) -> UNet:
     return network
 
 
-def _process(path: Path) -> tuple[VPLinear, str]:
-    """The forward process, and what the network predicts."""
-    values: dict[str, Any] = read_json(path)
+def process_in(values: Mapping[str, Any], where: Path | str) -> tuple[VPLinear, str]:
+    """The forward process that a scheduler's configuration tells of, and what the network predicts.
+
+    Raises:
+        IncompatibleError: a process or a prediction that is not known here; `where` is what the message begins with.
+    """
     prediction, betas = values.get("prediction_type", "epsilon"), values.get("beta_schedule", "linear")
     known = {"prediction_type": (prediction, _PREDICTIONS), "beta_schedule": (betas, _BETAS)}
     for name, (found, expected) in known.items():
         if found not in expected:
-            raise IncompatibleError(f"{path}: {name} is {found!r}, expected one of {', '.join(expected)}; {GIVE}")
+            raise IncompatibleError(f"{where}: {name} is {found!r}, expected one of {', '.join(expected)}; {GIVE}")
     for name in ("trained_betas", "rescale_betas_zero_snr"):
         if values.get(name):
-            raise IncompatibleError(f"{path}: its {name} makes another forward process than is known here; {GIVE}")
+            raise IncompatibleError(f"{where}: its {name} makes another forward process than is known here; {GIVE}")
     schedule = VPLinear(
         float(values.get("beta_start", VPLinear.beta_start)),
         float(values.get("beta_end", VPLinear.beta_end)),

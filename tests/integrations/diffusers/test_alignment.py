@@ -117,6 +117,22 @@ def test_sources_are_the_papers(data: Path) -> None:
     assert (aesthetic.PAPER_COUNTS.subset, PAPER_TEXT.images) == (1000, 2000)
 
 
+def test_a_held_out_caption_that_is_too_long_to_be_asked_for_is_left_out(data: Path, package: Path) -> None:
+    def held() -> dict[str, str | None]:
+        world = aesthetic_world(data, package, Blurred(), counts=Counts(subset=2, held=4))
+        return {sample.file_name: sample.text for sample in world.reference.manifest}
+
+    before = held()
+    longer = next(iter(before))
+    lines = [json.loads(line) for line in (data / "metadata.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["file_name"] == longer:
+            line["text"] += " and many words more than it takes"
+    write_table(data, lines)
+    assert len(before) == 4
+    assert held() == {file: text for file, text in before.items() if file != longer}
+
+
 @pytest.mark.integration
 def test_the_table_from_end_to_end(
     data: Path, package: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

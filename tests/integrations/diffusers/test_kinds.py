@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,36 @@ def test_flow_models_are_weighed_at_the_noise_level_they_see(make: Callable[[], 
         expected = bank.log_density(latents, 1 - s, s).softmax(1).double()
         torch.testing.assert_close(realised, expected, rtol=1e-3, atol=1e-5)
     assert weights[-1].amax() > 0.9
+
+
+def test_ito_follows_the_stochastic_steps_of_flow_matching(tmp_path: Path) -> None:
+    """x_s = (1 - s) x0_hat + s z, by hand: logits -= ||x_s - (1 - s) (x_t - t v_i)||^2 / 2 s^2."""
+    pipe, arguments = sd3()
+    pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, stochastic_sampling=True)
+    for seed, name in enumerate("ab"):  # near each other, so that the weights stay open
+        tensors = lora_tensors(pipe.transformer, seed, size=0.07)
+        save_file({f"transformer.{key}": each for key, each in tensors.items()}, tmp_path / f"{name}.safetensors")
+    seen: list[Any] = []
+    pipe.transformer.register_forward_hook(
+        lambda module, args, kwargs, out: seen.append((kwargs["hidden_states"], kwargs["timestep"], out[0])),
+        with_kwargs=True,
+    )
+    places = {name: tmp_path / f"{name}.safetensors" for name in "ab"}
+    composed = compose(pipe, places, weights="ito", routing="full", most_rows=0)
+    draw(pipe, arguments | {"guidance_scale": 1.0})
+    weights = composed.realised.weights
+    assert torch.equal(weights[0], torch.full_like(weights[0], 0.5))
+    calls = [seen[k : k + 2] for k in range(0, len(seen), 2)]
+    for k, (step, following) in enumerate(itertools.pairwise(calls)):
+        (x_t, t, _), (x_s, s, _) = step[0], following[0]
+        t, s = t.double()[:, None, None, None] / 1000, s.double()[:, None, None, None] / 1000
+        logits = weights[k].log()
+        for i, (_, _, velocity) in enumerate(step):
+            mean = (1 - s) * (x_t.double() - t * velocity.double())
+            logits[:, i] -= (x_s.double() - mean).square().sum((1, 2, 3)) / (2 * s.flatten() ** 2)
+        torch.testing.assert_close(weights[k + 1], logits.softmax(1), rtol=1e-3, atol=1e-4)
+    assert (weights[-1] - 0.5).abs().min() > 0.01
+    assert weights[-1].max() < 0.999
 
 
 @pytest.mark.parametrize(

@@ -260,6 +260,25 @@ def test_the_size_of_a_pipeline_that_has_an_autoencoder_and_does_not_say_its_sca
     assert side_of(silent, "unet") == side_of(loaded, "unet") == 16
 
 
+def test_a_draw_that_looks_at_nothing_has_the_prior_of_one_that_looks(
+    pipe: Any, loras: dict[str, Path], routed: dict[str, Path]
+) -> None:
+    def prior(members: dict[str, Any], **asked: Any) -> list[float]:
+        composed = compose(pipe, members, **asked)
+        assert composed.composition.parts == {} or asked["routing"] == "full"
+        pipe.unet = composed.release()
+        return composed.plan.prior.tolist()
+
+    sizes = [count / sum(COUNTS.values()) for count in COUNTS.values()]
+    assert prior(routed, routing="full") == prior(routed, routing="ancestral") == pytest.approx(sizes)
+    elsewhere = {"a": routed["a"], "b": routed["b"]}
+    assert prior(dict(loras), routing="ancestral", routers=elsewhere) == pytest.approx(sizes)
+    assert prior(dict(loras), routing="ancestral") == [0.5, 0.5]
+    assert prior(routed | {"b": loras["b"]}, routing="ancestral") == [0.5, 0.5]
+    assert prior(routed, routing="ancestral", weights="uniform") == [0.5, 0.5]
+    assert prior(routed, routing="ancestral", prior={"a": 0.9, "b": 0.1}) == [0.9, 0.1]
+
+
 def test_parts_elsewhere_and_the_prior_by_hand(loaded: Any, routed: dict[str, Path], pipe: Any, tmp_path: Path) -> None:
     members = {"base": None, "b": routed["b"]}
     composed = compose(pipe, members, routers={"base": routed["a"]}, prior={"base": 0.25, "b": 0.75})

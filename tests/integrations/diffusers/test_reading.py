@@ -55,6 +55,28 @@ FORMATS: dict[str, Callable[[Tensors], Tensors]] = {
 }
 
 
+def test_a_hub_id_is_fetched_without_what_could_run_code(
+    pipe: Any, loras: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    files = ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "checkpoint-9/x.safetensors"]
+    fetched: list[str] = []
+
+    def fetch(name: str, *, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        assert name == "ada/drawings"
+        fetched[:] = filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
+        return str(loras["a"])
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    compose(pipe, {"a": "ada/drawings"})
+    drawn = draw(pipe)
+    assert fetched == files[:2]
+    pipe.unet = pipe.unet.release()
+    compose(pipe, {"a": loras["a"]})
+    assert torch.equal(draw(pipe), drawn)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_way_of_naming_is_read(name: str, pipe: Any, loras: dict[str, Path], tmp_path: Path) -> None:
     save_file(FORMATS[name](load_peft(loras["a"])), tmp_path / "lora.safetensors")

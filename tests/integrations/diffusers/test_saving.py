@@ -74,6 +74,39 @@ def test_what_looks_at_the_scheduler_must_be_bound_again(pipe: Any, loras: dict[
         draw(pipe)
 
 
+def test_a_composition_belongs_to_its_model_and_to_its_kind_of_prediction(
+    pipe: Any, loaded: Any, loras: dict[str, Path], tmp_path: Path
+) -> None:
+    compose(pipe, loras).save_pretrained(tmp_path, with_base=False)
+    kind, config = type(loaded.scheduler), loaded.scheduler.config
+    for changed, says in [
+        ({"prediction_type": "v_prediction"}, "predict epsilon, this pipeline's scheduler says v_prediction"),
+        ({"beta_end": 0.01}, "was trained with beta_end 0.012"),
+    ]:
+        other = with_unet(loaded, copy.deepcopy(loaded.unet))
+        other.scheduler = kind.from_config(config, **changed)
+        with pytest.raises(IncompatibleError, match=says):
+            load_composition(other, tmp_path)
+    other.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(config)
+    load_composition(other, tmp_path)
+    other = with_unet(loaded, unet(seed=9))
+    with pytest.raises(IncompatibleError, match=r"of another digest \(.*… here\); load it on the model"):
+        load_composition(other, tmp_path)
+    other.unet.to(torch.bfloat16)  # rounded, so that its numbers say nothing
+    load_composition(other, tmp_path)
+
+
+def test_what_is_offloaded_is_not_compared(pipe: Any, loaded: Any, loras: dict[str, Path], tmp_path: Path) -> None:
+    """On disk its numbers are elsewhere."""
+    composed = compose(pipe, loras)
+    composed.enable_group_offload(
+        torch.device("cpu"), offload_type="leaf_level", offload_to_disk_path=str(tmp_path / "disk")
+    )
+    composed.save_pretrained(tmp_path / "saved", with_base=False)
+    assert json.loads((tmp_path / "saved" / "composition.json").read_text())["base"]["digest"] is None
+    load_composition(with_unet(loaded, copy.deepcopy(loaded.unet)), tmp_path / "saved")
+
+
 @pytest.mark.integration
 def test_plain_peft_reads_a_saved_member(pipe: Any, loras: dict[str, Path], tmp_path: Path) -> None:
     model = copy.deepcopy(pipe.unet)

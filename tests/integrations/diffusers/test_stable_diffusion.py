@@ -191,7 +191,8 @@ def test_pipelines_that_show_the_model_more(
 
 
 @pytest.mark.integration
-def test_half_precision_follows_full(pipe: Any, loras: dict[str, Path]) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_follows_full(pipe: Any, loras: dict[str, Path], dtype: torch.dtype) -> None:
     compose(pipe, loras, weights=SHARES)
     full = draw(pipe)
     half = with_unet(pipe, copy.deepcopy(pipe.unet).to(torch.bfloat16))

@@ -17,7 +17,9 @@ from torch import Tensor
 
 pytest.importorskip("diffusers")
 
-from intarsia.backbone import Backbone, convert_pipeline
+import diffusers
+
+from intarsia.backbone import Backbone, convert_pipeline, load_text_encoder
 from intarsia.compartments import DeepPrompts, FullCopy, Lora, Privacy, TrainSettings
 from intarsia.compartments.slices import slice_of
 from intarsia.composition import CompartmentMember
@@ -112,6 +114,15 @@ def test_the_backbone_is_the_pipeline(pipe: Any, package: Path) -> None:
     null = backbone.context([None] * 3)
     assert null is not None
     assert torch.equal(backbone.x0_hat(X_T, T), backbone.x0_hat(X_T, T, null))
+
+
+def test_its_text_encoder_reads_captions_for_other_backbones_too(saved: Path, pipe: Any) -> None:
+    """CLIP's, by the folder of the pipeline; `--encoder` takes it."""
+    encoder = load_text_encoder(str(saved))
+    ids = pipe.tokenizer("a red apple").input_ids
+    assert (encoder.dim, encoder.limit, encoder.tokens("a red apple")) == (16, 12, ids)
+    expected = pipe.text_encoder(torch.tensor([ids])).last_hidden_state[0].detach()
+    torch.testing.assert_close(encoder.states("a red apple"), expected)
 
 
 def test_tokenizers_of_older_pipelines_are_read_too(tmp_path: Path, loaded: Any) -> None:
@@ -286,6 +297,35 @@ def test_compartments_of_another_base_are_refused_and_nothing_is_put_among_their
         next(iter(pipe.unet.parameters())).add_(1)
     with pytest.raises(IncompatibleError, match="'ada' was trained on another model"):
         compose(pipe, {"ada": place(trained, "ada")})
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "changed", "says"),
+    [
+        (
+            "DDPM",
+            {"prediction_type": "v_prediction"},
+            "'ada' was made for models that predict epsilon, .* v",
+        ),
+        ("DDIM", {"beta_end": 0.01}, "'ada' was trained with another forward process"),
+        ("DDIM", {"beta_schedule": "squaredcos_cap_v2"}, "'ada' was trained with another forward process"),
+        ("UniPCMultistep", {"use_flow_sigmas": True}, "'ada' was trained with another forward process"),
+        ("UniPCMultistep", {"use_karras_sigmas": True}, None),
+        ("DPMSolverMultistep", {}, None),
+    ],
+)
+def test_the_scheduler_is_one_of_the_process_that_a_compartment_was_trained_for(
+    pipe: Any, trained: Path, scheduler: str, changed: dict[str, Any], says: str | None
+) -> None:
+    kind = getattr(diffusers, f"{scheduler}Scheduler")
+    pipe.scheduler = kind.from_config(pipe.scheduler.config, **changed)
+    members = {"ada": place(trained, "ada"), "none": None}
+    if says is None:
+        compose(pipe, members, weights="uniform")
+        return
+    with pytest.raises(IncompatibleError, match=says):
+        compose(pipe, members, weights="uniform")
+    assert type(pipe.unet).__name__ == "UNet2DConditionModel"
 
 
 def _drop(part: str) -> Callable[[Path], None]:

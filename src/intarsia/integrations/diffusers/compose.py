@@ -17,7 +17,7 @@ from intarsia.errors import IncompatibleError, SettingsError, UnknownName
 from intarsia.integrations.diffusers.arguments import check_order, component_of, kind_of
 from intarsia.integrations.diffusers.composed import ComposedModel
 from intarsia.integrations.diffusers.latents import decode
-from intarsia.integrations.diffusers.parts import RouterParts, check_alike
+from intarsia.integrations.diffusers.parts import RouterParts, check_alike, default_prior, paths
 from intarsia.integrations.diffusers.plain import check_plain
 from intarsia.integrations.diffusers.reading import Reader, check_names, resolve
 from intarsia.integrations.diffusers.saving import Composition, record_of
@@ -50,7 +50,8 @@ def compose(
             "prior" or "uniform", which need none; or a share for each member, which then holds at every step.
         routing: as in `intarsia sample`: "full", "threshold:0.01", "top_k:2", "ancestral", "posterior", "random".
         prior: shares of the members before any image is looked at; if left out, by their numbers of samples where the
-            weights read router parts, which say them, else equal.
+            weights are of a kind that reads router parts, which say them, else equal. A routing that asks no weights
+            reads only the numbers, where all members have parts.
         routers: where the router parts are of members that have them elsewhere, or no folder at all.
         clip: folder or hub id of the CLIP image model of weights "clip", the one the parts were fitted with.
         drop_text_encoder: compose LoRA files that also change the text encoder, without that part.
@@ -83,8 +84,14 @@ def compose(
     if routers and not (isinstance(weights, str) and weights in LOOKING):
         raise SettingsError(f"routers say where router parts are, and weights {weights!r} read none; leave them out")
     route = routing_from(routing) if isinstance(routing, str) else routing
-    looking = isinstance(weights, str) and weights in LOOKING and route.needs_weights and len(members) > 1
-    parts = _parts(pipe, members, routers or {}, names) if looking else {}
+    told = isinstance(weights, str) and weights in LOOKING and len(members) > 1
+    parts = {}
+    if told and route.needs_weights:
+        parts = _parts(pipe, members, routers or {}, names)
+    elif told and prior is None and (routers or all(map(_has_part, members.values()))):
+        # Draws that look at nothing are of the mixture that the same words ask of a routing that looks.
+        sizes = default_prior(list(_parts(pipe, members, routers or {}, names).values()))
+        prior = dict(zip(names, sizes.tolist(), strict=True))
     plan = plan_of(names, weights=weights, routing=route, prior=prior, parts=parts, sight=_sight(pipe, weights, clip))
     reader = Reader(pipe, base, component, drop_text_encoder)
     read = [reader.read(name, source) for name, source in members.items()]
@@ -100,7 +107,8 @@ def load_composition(pipe: Any, folder: str | Path, *, clip: str | Path | None =
         SettingsError: the pipeline is composed already or its model not plain, a newer version of intarsia wrote the
             folder, or its weights do not look through CLIP.
         CorruptError: the folder is damaged.
-        IncompatibleError: it was composed on another model, or in another latent space.
+        IncompatibleError: it was composed on another model (where both are in float32), for another forward process or
+            kind of prediction, or in another latent space.
     """
     component = component_of(pipe)
     base = _base_of(pipe, component)
@@ -145,6 +153,10 @@ def _base_of(pipe: Any, component: str) -> Any:
     kind_of(base)
     check_order(pipe)
     return base
+
+
+def _has_part(source: Source) -> bool:
+    return isinstance(source, str | Path) and paths(Path(source).expanduser())[1].exists()
 
 
 def _parts(

@@ -27,7 +27,7 @@ from intarsia.integrations.diffusers.latents import space_of
 from intarsia.integrations.diffusers.members import Adapter, AnyMember, Asked, LoraMember, WholeMember, chunks
 from intarsia.integrations.diffusers.parts import check_alike
 from intarsia.integrations.diffusers.plain import Attention, check_uncompiled
-from intarsia.integrations.diffusers.reading import Reader
+from intarsia.integrations.diffusers.reading import Reader, process_config
 from intarsia.integrations.diffusers.run import Plan, Realised, Run
 from intarsia.integrations.diffusers.saving import BASE, Composition, record_of
 
@@ -119,7 +119,8 @@ class ComposedModel(Everywhere):
         folder.mkdir(parents=True, exist_ok=True)
         if with_base:
             self.base.save_pretrained(folder / BASE)
-        composition.save(folder, self.base)
+        pipe = None if self._pipe is None else self._pipe()
+        composition.save(folder, self.base, {} if pipe is None else process_config(pipe.scheduler))
 
     @classmethod
     def from_pretrained(cls, place: str | Path, **loading: Any) -> ComposedModel:

@@ -19,6 +19,7 @@ from intarsia.diffusion import Flow, Schedule, Transition, VPTable, ddim_transit
 from intarsia.errors import IncompatibleError, SettingsError
 
 PREDICTION_OF = MappingProxyType({"epsilon": "eps", "v_prediction": "v", "sample": "x0"})
+WORD_OF = MappingProxyType({ours: word for word, ours in PREDICTION_OF.items()})
 # By what their steps do with an answer; they have no setting for it.
 IMPLIED = MappingProxyType({"RePaintScheduler": "epsilon"})
 PATH_SCHEDULERS = ("DDPMScheduler", "EulerAncestralDiscreteScheduler", "FlowMatchEulerDiscreteScheduler")

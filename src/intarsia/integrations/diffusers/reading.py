@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from intarsia.backbone.text import refused_as
+from intarsia.compartments import Compartment
 from intarsia.errors import CorruptError, IncompatibleError, InputError, SettingsError
 from intarsia.files import load_tensors, read_json
 from intarsia.integrations.diffusers.arguments import Model
@@ -25,11 +26,17 @@ from intarsia.integrations.diffusers.layers import KOHYA, Target, layers_of
 from intarsia.integrations.diffusers.members import AnyMember, LoraMember, WholeMember, check_fits
 from intarsia.integrations.diffusers.parts import is_part
 from intarsia.integrations.diffusers.plain import check_uncached
-from intarsia.integrations.diffusers.process import flows
-from intarsia.integrations.diffusers.trained import compartment_member, is_compartment, network_digest
+from intarsia.integrations.diffusers.process import WORD_OF, flows
+from intarsia.integrations.diffusers.trained import (
+    compartment_member,
+    is_compartment,
+    network_digest,
+    process_digest,
+)
 
 RECORD = "composition.json"
 """What a saved composition has, and no member."""
+PROCESS_KEYS = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "rescale_betas_zero_snr")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 LORA_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
@@ -73,7 +80,7 @@ class Reader:
             )
         place = resolve(name, source)
         if is_compartment(place):
-            return compartment_member(name, place, self.model, self._digest)
+            return self._compartment(name, place)
         if place.is_dir() and (place / "model_index.json").exists():
             place = self._inside(name, place)
         if (place / RECORD).exists():
@@ -82,8 +89,18 @@ class Reader:
             return self._load_whole(name, place)
         return self._lora(name, place)
 
+    def _compartment(self, name: str, place: Path) -> AnyMember:
+        found = Compartment.load(place)
+        self._check_prediction(name, WORD_OF.get(found.prediction or ""))
+        if self.pipe is not None and found.backbone.get("process") != process_digest(self.pipe.scheduler):
+            raise IncompatibleError(
+                f"'{name}' was trained with another forward process than this pipeline's scheduler has; use the "
+                "scheduler of the pipeline of which its vault's backbone was made, or another with its betas"
+            )
+        return compartment_member(name, found, self.model, self.digest)
+
     @cached_property
-    def _digest(self) -> str | None:
+    def digest(self) -> str | None:
         return network_digest(self.model)
 
     def _lora(self, name: str, place: Path) -> LoraMember:
@@ -137,7 +154,8 @@ class Reader:
 
     def _inside(self, name: str, pipeline: Path) -> Path:
         """Where the denoiser is in a pipeline's folder."""
-        self._check_scheduler(name, pipeline)
+        scheduler = pipeline / "scheduler" / "scheduler_config.json"
+        self.check_scheduler(name, read_json(scheduler) if scheduler.exists() else {})
         place = pipeline / self.component
         if not place.is_dir():
             kind = read_json(pipeline / "model_index.json").get("_class_name")
@@ -147,10 +165,9 @@ class Reader:
             )
         return place
 
-    def _check_scheduler(self, name: str, folder: Path) -> None:
-        """A pipeline's folder says for which process and prediction its model was trained."""
-        path = folder / "scheduler" / "scheduler_config.json"
-        theirs, ours = _complete(read_json(path)) if path.exists() else {}, self._process
+    def check_scheduler(self, name: str, config: Mapping[str, Any]) -> None:
+        """Raises IncompatibleError unless a scheduler's configuration is of this pipeline's process and prediction."""
+        theirs, ours = _complete(config) if config else {}, self._process
         if theirs and ours:
             found = flows(str(theirs.get("_class_name")), theirs)
             expected = flows(type(self.pipe.scheduler).__name__, ours)
@@ -161,7 +178,7 @@ class Reader:
                     f"{kinds[expected]}; compose models of one forward process"
                 )
         self._check_prediction(name, theirs.get("prediction_type"))
-        for key in ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "rescale_betas_zero_snr"):
+        for key in PROCESS_KEYS:
             if key in theirs and key in ours and theirs[key] != ours[key]:
                 raise IncompatibleError(
                     f"'{name}' was trained with {key} {theirs[key]!r}, this pipeline's scheduler has {ours[key]!r}; "
@@ -176,9 +193,16 @@ class Reader:
         ours = self._process.get("prediction_type")
         if theirs and ours and theirs[0] != ours[0]:  # "v" and "v_prediction", "epsilon" and "eps"
             raise IncompatibleError(
-                f"'{name}' was made for models that predict {theirs}, this pipeline's scheduler says {ours}; use a "
-                "member of this kind of prediction"
+                f"'{name}' was made for models that predict {theirs}, this pipeline's scheduler says {ours}; use one "
+                "of this kind of prediction"
             )
+
+
+def process_config(scheduler: Any) -> dict[str, Any]:
+    """What of a scheduler's configuration says for which models it is; `Reader.check_scheduler` reads it."""
+    config = scheduler.config
+    kept = {key: config[key] for key in (*PROCESS_KEYS, "prediction_type", "use_flow_sigmas") if key in config}
+    return {"_class_name": type(scheduler).__name__, **kept}
 
 
 def _complete(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from intarsia.integrations.diffusers.members import AnyMember, LoraMember, Whole
 from intarsia.integrations.diffusers.parts import RouterParts
 from intarsia.integrations.diffusers.reading import RECORD, Reader
 from intarsia.integrations.diffusers.run import Plan
+from intarsia.integrations.diffusers.trained import network_digest
 from intarsia.integrations.diffusers.weighing import Sight, plan_of
 from intarsia.vault.folders import new_folder
 
@@ -54,8 +55,11 @@ class Composition:
             )
         routing_text(self.plan.routing)
 
-    def save(self, folder: Path, base: Any) -> None:
+    def save(self, folder: Path, base: Any, scheduler: Mapping[str, Any]) -> None:
         """Write members and record, the record last; `base` is named in it, and saved by whoever wants it saved.
+
+        Args:
+            scheduler: `process_config` of the pipeline's; nothing without one.
 
         Raises:
             SettingsError: a routing of the user's own, which has no name, or a composition is there already.
@@ -70,7 +74,8 @@ class Composition:
         shares = dict(zip(self.plan.names, self.plan.prior.tolist(), strict=True))
         record = {
             "format": FORMAT,
-            "base": {"_class_name": type(base).__name__, "config": _config(base)},
+            "base": {"_class_name": type(base).__name__, "config": _config(base), "digest": network_digest(base)},
+            "scheduler": dict(scheduler),
             "members": entries,
             "weights": self.plan.kind,
             "shares": shares,
@@ -94,17 +99,13 @@ class Composition:
 
         Raises:
             CorruptError: something is missing, or not what the record says.
-            IncompatibleError: it was saved for another base.
+            IncompatibleError: it was saved for another base, or another forward process or kind of prediction.
             SettingsError: a newer version of intarsia wrote it.
         """
         record = record_of(folder)
-        found = {"_class_name": type(reader.model).__name__, "config": _config(reader.model)}
-        if found != record["base"]:
-            raise IncompatibleError(
-                f"{folder} was composed on a {record['base'].get('_class_name')} of another configuration; load it on "
-                "the model it was made for"
-            )
+        _check_base(folder, record["base"], reader)
         try:
+            reader.check_scheduler(str(folder), record.get("scheduler", {}))
             members, parts = {}, {}
             for number, entry in enumerate(record["members"]):
                 name, place = entry["name"], folder / MEMBERS / f"{number:02d}"
@@ -124,6 +125,22 @@ class Composition:
             return cls(list(members.values()), plan, parts, record["most_rows"])
         except (KeyError, TypeError, AttributeError) as error:
             raise CorruptError(f"{folder / RECORD}: not a composition's record ({error}); save it again") from error
+
+
+def _check_base(folder: Path, wanted: Mapping[str, Any], reader: Reader) -> None:
+    """Raises IncompatibleError unless this is the model that was composed on, as far as its numbers can be compared."""
+    model, theirs = reader.model, wanted.get("digest")
+    ours = None if theirs is None else reader.digest
+    if (type(model).__name__, _config(model)) != (wanted.get("_class_name"), wanted.get("config")):
+        differs = "configuration"
+    elif ours is not None and ours != theirs:
+        differs = f"digest ({str(theirs)[:12]}… there, {ours[:12]}… here)"
+    else:
+        return
+    raise IncompatibleError(
+        f"{folder} was composed on a {wanted.get('_class_name')} of another {differs}; load it on the model it was "
+        "made for"
+    )
 
 
 def record_of(folder: Path) -> dict[str, Any]:

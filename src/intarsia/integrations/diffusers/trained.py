@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from intarsia.backbone import process_in
 from intarsia.compartments import Compartment, FullCopy, Lora
 from intarsia.compartments.compartment import RECORD_FILE
 from intarsia.digests import digest_of
@@ -11,6 +13,7 @@ from intarsia.errors import IncompatibleError
 from intarsia.files import tensors_to_bytes
 from intarsia.integrations.diffusers.arguments import Model
 from intarsia.integrations.diffusers.members import AnyMember, LoraMember, LowRank, WholeMember, check_fits
+from intarsia.integrations.diffusers.process import flows
 
 
 def is_compartment(place: Path) -> bool:
@@ -19,25 +22,37 @@ def is_compartment(place: Path) -> bool:
 
 
 def network_digest(model: Model) -> str | None:
-    """sha256 of a model's parameters as a backbone states it; None where they are rounded, and cannot be compared."""
+    """sha256 of a model's parameters as a backbone states it; None where they are rounded, and cannot be compared.
+
+    Nor can they where they may be elsewhere: a model that is offloaded to disk has empty tensors in their place.
+    """
     tensors = model.state_dict()
-    if not all(tensor.dtype.itemsize == 4 for tensor in tensors.values()):
+    hooked = any(hasattr(module, hook) for module in model.modules() for hook in ("_diffusers_hook", "_hf_hook"))
+    if hooked or not all(tensor.dtype.itemsize == 4 for tensor in tensors.values()):
         return None
     return digest_of(tensors_to_bytes(tensors))
 
 
-def compartment_member(name: str, place: Path, model: Model, digest: str | None) -> AnyMember:
-    """The member that a compartment's folder holds; every digest in it is checked first.
+def process_digest(scheduler: Any) -> str | None:
+    """sha256 of a scheduler's forward process as a backbone states it; None for one that no backbone has."""
+    if flows(type(scheduler).__name__, scheduler.config):
+        return None
+    try:
+        schedule, _ = process_in(scheduler.config, type(scheduler).__name__)
+    except IncompatibleError:
+        return None
+    return schedule.fingerprint()
+
+
+def compartment_member(name: str, found: Compartment, model: Model, digest: str | None) -> AnyMember:
+    """The member that a compartment makes.
 
     Args:
         digest: of the pipeline's own model, by `network_digest`; None leaves unchecked on what it was trained.
 
     Raises:
-        CorruptError: the folder is damaged.
-        SettingsError: a newer version of intarsia wrote it.
         IncompatibleError: it was trained on another model, or is of a kind that diffusers does not know.
     """
-    found = Compartment.load(place)
     theirs = found.backbone.get("network")
     if digest is not None and theirs != digest:
         raise IncompatibleError(
