@@ -32,6 +32,10 @@ class InputError(IntarsiaError):
     """Data handed in is not what was expected."""
 
 
+class EncoderError(InputError):
+    """The text encoder that something was trained with cannot be had on this machine."""
+
+
 class IngestError(InputError):
     """One or more files of a source were refused; nothing was ingested.
 

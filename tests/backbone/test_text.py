@@ -15,7 +15,7 @@ from torch import Tensor
 
 from intarsia.backbone import Backbone, CaptionReader, TextEncoder, caption_reader, load_text_encoder, text
 from intarsia.backbone.text import MINILM_DIGEST, MINILM_DIM, MINILM_LIMIT, pooled
-from intarsia.errors import CorruptError, InputError, MissingExtra, SettingsError
+from intarsia.errors import CorruptError, EncoderError, InputError, MissingExtra
 
 
 def test_a_caption_is_read_by_itself_and_cut_as_its_tokenizer_cuts(tiny_text: Path) -> None:
@@ -52,6 +52,19 @@ def test_the_digest_is_of_weights_tokenizer_and_limit(tiny_text: Path, tmp_path:
     (shorter / "sentence_bert_config.json").write_text('{"max_seq_length": 7}')
     assert load_text_encoder(str(shorter)).limit == 7
     assert load_text_encoder(str(shorter)).digest != digest
+
+
+def test_t5s_encoder_is_read_without_its_decoder(tiny_text: Path, tmp_path: Path) -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    folder = Path(shutil.copytree(tiny_text, tmp_path / "t5"))
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 40, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    model = T5ForConditionalGeneration(T5Config(**sizes)).eval()
+    model.save_pretrained(folder)
+    encoder = load_text_encoder(str(folder))
+    ids = torch.tensor([encoder.tokens("red")])
+    torch.testing.assert_close(encoder.states("red"), model.encoder(ids).last_hidden_state[0].detach())
 
 
 def test_the_folder_of_a_pipeline_holds_an_encoder(tiny_text: Path, tmp_path: Path) -> None:
@@ -185,7 +198,7 @@ def test_a_reader_is_of_the_encoder_that_was_trained_with(tiny: Callable[..., Ba
     backbone, encoder = tiny(), load_text_encoder(str(tiny_text))
     assert isinstance(encoder, TextEncoder)
     assert caption_reader(backbone, str(tiny_text), digest=encoder.digest).encoder is encoder
-    with pytest.raises(SettingsError, match="is not the one that was trained with"):
+    with pytest.raises(EncoderError, match="is not the one that was trained with"):
         caption_reader(backbone, str(tiny_text), digest="0" * 64)
 
 

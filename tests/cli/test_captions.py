@@ -50,7 +50,10 @@ def test_a_prompt_goes_from_the_command_line_into_report_and_files(captioned: Pa
         (("--prompt", "an ash"), "elm, oak cannot be asked in words (sources that can: ash)"),
         (("--sources", "ash", "--prompt", "an ash", "--label", "a"), "were both given"),
         (("--sources", "ash", "--text-encoder", "minilm"), "give one with --prompt"),
-        (("--sources", "ash", "--prompt", "ash", "--prompt", ""), "2 are asked for and 1 drawn"),
+        (
+            ("--sources", "ash", "--prompt", "ash", "--prompt", ""),
+            "2 prompts given for 1 image; give",
+        ),
         (("--sources", "ash", "--prompt", "ash", "--text-encoder", "no/where"), "no text encoder 'no/where'"),
         (("--sources", "ash", "--prompt", "ash", "--weights", "soup"), "soup averages weights"),
         (("--sources", "ash", "--label", "a"), "cannot be asked for it"),

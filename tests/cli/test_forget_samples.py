@@ -10,6 +10,8 @@ import pytest
 
 from intarsia.cli import forget as forget_module
 from intarsia.compartments.slices import slice_of
+from intarsia.errors import InputError
+from intarsia.ledger import read_receipts
 from intarsia.vault import Vault
 
 from .helpers import QUICK, contents, write_images
@@ -125,7 +127,7 @@ def test_what_was_interrupted_is_listed_and_finished_by_train(sliced: Path, run,
     assert done("train", sliced, "--resume")["compartments"] == []
 
 
-@pytest.mark.parametrize("sources", [(), ("--sources", "fir")])
+@pytest.mark.parametrize("sources", [(), ("--sources", "fir"), ("--licence", "CC0-1.0")])
 def test_what_was_interrupted_is_finished_before_anything_is_drawn(sliced: Path, tmp_path: Path, run, sources):
     owing(sliced)
     words = ("--count", "1", "--steps", "2", "--precision", "float32")
@@ -135,6 +137,39 @@ def test_what_was_interrupted_is_finished_before_anything_is_drawn(sliced: Path,
     assert answer.code == 0, answer.err
     assert "finishing what was interrupted: 'fir'" in answer.err
     assert Vault.open(sliced).compartment("fir").count == 5
+
+
+@pytest.mark.parametrize("rule", [("--owner", "Ada"), ("--licence", "MIT")])
+def test_what_the_rules_leave_out_is_not_finished_first(sliced: Path, tmp_path: Path, run, rule):
+    owing(sliced)
+    words = ("--count", "1", "--steps", "2", "--precision", "float32", "--out", tmp_path / "out")
+    answer = run("sample", sliced, *words, *rule)
+    assert answer.code == 0, answer.err
+    assert "finishing" not in answer.err
+    assert [run.name for run in Vault.open(sliced).unfinished()] == ["fir"]
+
+
+@pytest.mark.parametrize("stopped", [InputError("the text encoder is lost"), KeyboardInterrupt()])
+def test_who_is_stopped_after_images_are_gone_is_told_how_to_finish(sliced: Path, run, done, monkeypatch, stopped):
+    def stop(job: object, output: object) -> None:
+        next(iter(job))  # type: ignore[call-overload]
+        raise stopped
+
+    source = Vault.open(sliced).source("fir").manifest
+    early = min(source.ids, key=lambda id: slice_of(id, 2))
+    monkeypatch.setattr(forget_module, "show_steps", stop)
+    answer = run("forget", sliced, "fir", "--sample", early, "--yes", "--json")
+    assert answer.code != 0
+    gone, again = json.loads(answer.out)["error"]["notes"]
+    receipt = Path(gone.removeprefix("what was to be forgotten is gone; receipt: "))
+    assert read_receipts(receipt)[0].entry.kind == "forget"
+    assert gone in answer.err
+    command = f"intarsia train {sliced} fir --resume"
+    assert again.endswith(command)
+    assert "the same command goes on" not in answer.err
+    assert early not in Vault.open(sliced).source("fir").manifest.ids
+    (info,) = done(*command.split()[1:])["compartments"]
+    assert (info["name"], info["count"]) == ("fir", 5)
 
 
 def test_a_principal_who_may_not_finish_it_is_told_what_is_left_out(sliced: Path, tmp_path: Path, run, done):

@@ -58,6 +58,7 @@ def test_answers_and_exit_codes(vault: Path):
     assert err == "error: unknown source 'oka': did you mean 'oak'? known: elm, fir, oak\n"
 
 
+@pytest.mark.integration
 def test_training_shows_bars_at_a_terminal_and_keeps_the_answer_clean(vault: Path):
     terminal, theirs = pty.openpty()
     process = start("train", vault, "fir", *QUICK, "--json", stderr=theirs)
@@ -81,7 +82,7 @@ def read_all(terminal: int) -> str:
             return b"".join(parts).decode()
 
 
-@pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signal_sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.integration)])
 def test_an_interrupted_training_keeps_its_checkpoint_and_a_sound_vault(vault: Path, done, signal_sent: int):
     long = ("--steps", "100000", *QUICK[2:], "--save-every", "20")
     process = start("train", vault, "fir", *long)

@@ -38,6 +38,7 @@ def test_protected_images_say_what_holds_and_what_it_cost(vault: Path, tmp_path:
     assert "16 particles per image" in text
 
 
+@pytest.mark.integration
 def test_a_limit_says_what_it_let_pass(vault: Path, tmp_path: Path, run, done):
     answer = done("sample", vault, "--cp-k", 1000, "-n", 2, "--steps", 4, "--out", tmp_path / "drawn")
     assert answer["access"]["candidates"] == 2

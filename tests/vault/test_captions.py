@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from intarsia.backbone import caption_reader, load_text_encoder
+from intarsia.backbone import CaptionReader, Prompt, caption_reader, load_text_encoder
 from intarsia.compartments import TextPrompts, text_prompts
 from intarsia.compartments.slices import slice_of
 from intarsia.composition import SampleSettings
 from intarsia.data import Manifest, Source
-from intarsia.errors import IncompatibleError, InputError, SettingsError
+from intarsia.errors import EncoderError, IncompatibleError, InputError, SettingsError
 from intarsia.files import read_json, write_json
 from intarsia.routers import CaptionSettings
 from intarsia.vault import Vault
@@ -135,14 +135,42 @@ def test_an_encoder_that_was_replaced_in_place_is_found_where_the_environment_sa
     write_json(there / "tokenizer_config.json", {**config, "model_max_length": 7})
     load_text_encoder.cache_clear()
     caption_reader.cache_clear()
-    with pytest.raises(SettingsError, match=f"'{there}' is not the one .*INTARSIA_TEXT_ENCODER"):
+    with pytest.raises(EncoderError, match=f"'{there}' is not the one .*INTARSIA_TEXT_ENCODER"):
         vault.compose("oak").sample(1, prompt="a fir", steps=2)
     monkeypatch.setenv("INTARSIA_TEXT_ENCODER", str(there))
-    with pytest.raises(SettingsError, match=f"'{there}' is not the one"):
+    with pytest.raises(EncoderError, match=f"'{there}' is not the one"):
         vault.compose("oak").sample(1, prompt="a fir", steps=2)
     monkeypatch.setenv("INTARSIA_TEXT_ENCODER", str(tiny_text))
     again = vault.compose("oak").sample(1, prompt="a fir", steps=2)
     assert torch.equal(again.images, drawn.images)
+
+
+def test_an_encoder_is_had_from_wherever_one_of_them_has_it(
+    fresh: Fresh, empty: Path, text: TextPrompts, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Path(shutil.copytree(tiny_text, tmp_path / "there"))
+    vault = train(fresh(empty), captioned("elm"), replace(text, encoder=str(there)))
+    train(vault, captioned("oak"), text)
+    drawn = [vault.compose(names).sample(1, prompt="a fir", steps=2).images for names in ("elm", ["elm", "oak"])]
+    there.rename(tmp_path / "away")
+    there.mkdir()  # as a disk that is not mounted
+    load_text_encoder.cache_clear()
+    caption_reader.cache_clear()
+    assert torch.equal(vault.compose(["elm", "oak"]).sample(1, prompt="a fir", steps=2).images, drawn[1])
+    with pytest.raises(EncoderError, match=f"{there}: no text encoder can be read .*INTARSIA_TEXT_ENCODER"):
+        vault.compose("elm").sample(1, prompt="a fir", steps=2)
+    before = all_bytes(vault.root / "sources")
+    with pytest.raises(EncoderError, match="no text encoder can be read"):
+        vault.extend("elm", replace(captioned("more", 13), name="elm", owner="owner of elm"))
+    assert all_bytes(vault.root / "sources") == before
+    monkeypatch.setenv("INTARSIA_TEXT_ENCODER", str(tmp_path / "nowhere"))
+    with pytest.raises(EncoderError, match=r"INTARSIA_TEXT_ENCODER: no text encoder '.*nowhere'"):
+        vault.compose("elm").sample(1, prompt="a fir", steps=2)
+    monkeypatch.setenv("INTARSIA_TEXT_ENCODER", str(tiny_text))
+    assert torch.equal(vault.compose("elm").sample(1, prompt="a fir", steps=2).images, drawn[0])
+    monkeypatch.delenv("INTARSIA_TEXT_ENCODER")
+    with pytest.raises(EncoderError, match="the text encoder's name is empty"):
+        vault.compose("elm").prompts(["a fir"], text_encoder="")
 
 
 def test_captions_are_what_is_learned_from(fresh: Fresh, empty: Path, text: TextPrompts) -> None:
@@ -169,6 +197,24 @@ def test_images_are_asked_for_in_words(fresh: Fresh, empty: Path, text: TextProm
     drawn.save(tmp_path / "out")
     with Image.open(tmp_path / "out" / "00001.png") as written:
         assert written.info == {"Description": "the sea"}
+
+
+def test_equal_texts_are_encoded_once(
+    fresh: Fresh, empty: Path, text: TextPrompts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded, read = [], CaptionReader.read
+
+    def counted(self: CaptionReader, words: str, *, longest: int) -> Prompt:
+        encoded.append(words)
+        return read(self, words, longest=longest)
+
+    monkeypatch.setattr(CaptionReader, "read", counted)
+    vault = train(fresh(empty), captioned("oak", 40), text)
+    assert sorted(encoded) == sorted(filter(None, WORDS))
+    encoded.clear()
+    asked = vault.compose().prompts(["the sea", "a red oak", "the sea"])
+    assert [each.text for each in asked] == ["the sea", "a red oak", "the sea"]
+    assert encoded == ["the sea", "a red oak"]
 
 
 def test_a_prompt_may_weigh_the_sources_by_what_their_captions_say(
@@ -202,7 +248,7 @@ def test_a_prompt_may_weigh_the_sources_by_what_their_captions_say(
     with pytest.raises(SettingsError, match="tells its captions to whoever guesses them"):
         vault.pack("oak", tmp_path / "oak.pack")
     assert not (tmp_path / "oak.pack").exists()
-    with pytest.raises(SettingsError, match="fitted to captions, which the adapter 'lora' does not read"):
+    with pytest.raises(SettingsError, match=r"goes with the adapter 'text', .* this one is 'lora'"):
         vault.train("fir", quick(), routers=["caption"], restart=True)
     vault.forget("elm", [sample.id for sample in vault.find_samples("elm", patterns=["caption:blue"])])
     left = vault.compose(["oak", "elm"], weights="prior").draw(1, settings, prompt="blue", prompt_weights=True)
@@ -233,7 +279,7 @@ def test_a_prompt_nobody_can_read_is_said_in_one_line(
     with pytest.raises(SettingsError, match=r"elm cannot be asked in words \(sources that can: none\)"):
         vault.compose("elm").sample(2, prompt="a", steps=2)
     other = replace(vault.compartment("oak"), adapter=replace(text, digest="0" * 64))
-    with pytest.raises(SettingsError, match="is not the one that was trained with"):
+    with pytest.raises(EncoderError, match="is not the one that was trained with"):
         read_prompts(["a"], [other], vault.backbone, encoder=str(tiny_text))
     with pytest.raises(IncompatibleError, match="different text encoders"):
         read_prompts(["a"], [replace(other, name="fir"), vault.compartment("oak")], vault.backbone)
@@ -247,7 +293,7 @@ def test_there_is_nothing_to_learn_from_where_there_are_no_captions(vault: Vault
     with pytest.raises(SettingsError, match="source 'oak' has no captions"):
         vault.train("oak", quick(adapter=text))
     vault.add_source("elm", captioned("elm"))
-    with pytest.raises(SettingsError, match="is not the one that was trained with"):
+    with pytest.raises(EncoderError, match="is not the one that was trained with"):
         vault.train("elm", quick(adapter=replace(text, digest="0" * 64)))
     with pytest.raises(SettingsError, match="states is 9"):
         vault.train("elm", quick(adapter=replace(text, states=9)))

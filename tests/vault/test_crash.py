@@ -49,15 +49,12 @@ def check_outcomes(found: dict[str, dict[str, Any]], *, least: int) -> None:
 
 
 def test_killed_at_some_moments(empty: Path, trained: Path, tmp_path: Path) -> None:
-    cases = ("add", "train", "revoke", "forget", "forget a sample")
-    check_outcomes(run_kills("killed", empty, trained, tmp_path, 2, *cases), least=2)
+    check_outcomes(run_kills("killed", empty, trained, tmp_path, 2, "add", "forget"), least=2)
 
 
-@pytest.mark.parametrize(("disk", "cases"), [("broken", ("add", "forget")), ("full", ("import",))])
-def test_a_disk_that_fails_at_some_moments(
-    disk: str, cases: tuple[str, ...], empty: Path, trained: Path, tmp_path: Path
-) -> None:
-    check_outcomes(run_kills(disk, empty, trained, tmp_path, 4, *cases), least=4)
+@pytest.mark.parametrize(("disk", "case"), [("broken", "forget"), ("full", "import")])
+def test_a_disk_that_fails_at_some_moments(disk: str, case: str, empty: Path, trained: Path, tmp_path: Path) -> None:
+    check_outcomes(run_kills(disk, empty, trained, tmp_path, 4, case), least=4)
 
 
 @pytest.mark.integration

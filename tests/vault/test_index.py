@@ -53,6 +53,7 @@ def made(place: Path, url: str) -> Vault:
     return Vault.create(place, backbone=(tiny_backbone(), toy_source("core", 24)), url=url)
 
 
+@pytest.mark.integration
 def test_made_again_it_has_the_same_bytes_also_in_another_process(pair: Vault) -> None:
     before = (pair.root / "index.db").read_bytes()
     pair.reindex()

@@ -12,6 +12,7 @@ from intarsia.vault.composing import compose
 from .helpers import all_bytes, grown, pictures, toy_source
 
 
+@pytest.mark.integration
 def test_joint_weights_are_fitted_for_the_composition_and_leave_no_trace(vault: Vault) -> None:
     grown(vault, "oak", "elm", "ash")
     before = all_bytes(vault.root)

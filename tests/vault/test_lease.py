@@ -192,6 +192,7 @@ def sampler(root: Path, principal: str) -> Iterator[Callable[..., dict[str, Any]
             process.stdin.close()  # which ends it
 
 
+@pytest.mark.integration
 def test_a_run_in_another_process_ends_without_images(shared: Vault, tmp_path: Path) -> None:
     """It is stopped where it stands, the revoke or forget is acknowledged, and only then it goes on."""
     root, whole = shared.root, tmp_path / "whole.vault"

@@ -17,7 +17,7 @@ from intarsia.backbone.optimizer import (
     set_lr,
     trapezoid,
 )
-from intarsia.backbone.pipeline import convert_pipeline
+from intarsia.backbone.pipeline import convert_pipeline, process_in
 from intarsia.backbone.precision import PRECISIONS, MasterParams, fastest_precision, resolve_precision
 from intarsia.backbone.presets import PRESETS, Preset, build
 from intarsia.backbone.pretrain import PretrainSettings, TrainStep, noised, pretrain, pretrain_autoencoder
@@ -70,6 +70,7 @@ __all__ = [
     "optimiser_tensors",
     "pretrain",
     "pretrain_autoencoder",
+    "process_in",
     "read_autoencoder",
     "read_official",
     "resolve_precision",

@@ -10,9 +10,17 @@ import torch
 from torch import Tensor
 
 from intarsia.backbone.backbone import Backbone
-from intarsia.backbone.text import Prompt, TextEncoder, check_prompt, load_text_encoder, pooled
+from intarsia.backbone.text import (
+    MINILM,
+    MINILM_DIGEST,
+    Prompt,
+    TextEncoder,
+    check_prompt,
+    load_text_encoder,
+    pooled,
+)
 from intarsia.backbone.uvit import as_uvit
-from intarsia.errors import InputError, SettingsError
+from intarsia.errors import CorruptError, EncoderError, InputError, MissingExtra
 
 # Cosines of MiniLM: 1 for a label's own name, .6 to .9 for its relatives, .2 for strangers. The name itself gets nearly
 # all of the weight, a caption between several names a mixture of them.
@@ -39,13 +47,15 @@ class CaptionReader:
         states = self.encoder.states(text, longest=longest)
         return Prompt(text, self.encoder.digest, states, self._lead(pooled(states)))
 
-    def ask(self, text: str, *, longest: int) -> Prompt:
-        """What an image is asked for, which is never cut.
+    def ask(self, text: str, *, longest: int, reader: str | None = None) -> Prompt:
+        """What an image is asked for, which is never cut; `reader` is what reads no more than `longest`, to be named.
 
         Raises:
             InputError: nothing in the text is read, or it has more than `longest` tokens.
         """
-        check_prompt(text, self.encoder.tokens, self.encoder.special, min(longest, self.encoder.limit))
+        limit = self.encoder.limit
+        named = reader if longest < limit else None
+        check_prompt(text, self.encoder.tokens, self.encoder.special, min(longest, limit), reader=named)
         return self.read(text, longest=longest)
 
     def _lead(self, direction: Tensor) -> Tensor:
@@ -63,8 +73,8 @@ def caption_reader(backbone: Backbone, name: str, *, digest: str | None = None) 
     An encoder that was trained with and is not where it was any more is looked for where `INTARSIA_TEXT_ENCODER` says.
 
     Raises:
-        SettingsError: the encoder is another than that.
-        MissingExtra, InputError, CorruptError: as `load_text_encoder`.
+        EncoderError: of a stated digest there is none where it was, nor there.
+        MissingExtra, InputError, CorruptError: as `load_text_encoder`; of a stated digest the first only.
     """
     return CaptionReader(backbone, load_text_encoder(name) if digest is None else _trained_with(name, digest))
 
@@ -72,19 +82,25 @@ def caption_reader(backbone: Backbone, name: str, *, digest: str | None = None) 
 def _trained_with(name: str, digest: str) -> TextEncoder:
     """The encoder of a training, from where it was or else from where it is said to be now."""
     folder, elsewhere = Path(name).expanduser(), os.environ.get(ELSEWHERE)
-    places = [] if folder.is_absolute() and not folder.is_dir() else [name]
-    if elsewhere:
-        places.append(elsewhere)
-    if not places:
-        raise InputError(
-            f"there is no text encoder at {name}; if it lies elsewhere now, name its folder in {ELSEWHERE}, or by "
-            "--text-encoder where images are drawn"
-        )
-    for place in places:
-        encoder = load_text_encoder(place)
+    found: list[str] = []
+    for place in dict.fromkeys([name, *filter(None, [elsewhere, MINILM if digest == MINILM_DIGEST else None])]):
+        if place == name and folder.is_absolute() and not folder.is_dir():
+            found.append(f"there is no text encoder at {name}")
+            continue
+        try:
+            encoder = load_text_encoder(place)
+        except (InputError, CorruptError, MissingExtra) as error:
+            if place == name and isinstance(error, MissingExtra):
+                raise
+            found.append(f"{ELSEWHERE}: {error}" if place == elsewhere else str(error))
+            continue
         if encoder.digest == digest:
             return encoder
-    raise SettingsError(
-        f"the text encoder '{place}' is not the one that was trained with (digest {encoder.digest[:12]}… here, "
-        f"{digest[:12]}… there); give the folder of that one, by --text-encoder or in {ELSEWHERE}"
+        found.append(
+            f"the text encoder '{place}' is not the one that was trained with (digest {encoder.digest[:12]}… here, "
+            f"{digest[:12]}… there)"
+        )
+    raise EncoderError(
+        f"{'; '.join(found)}; give the folder of the one that was trained with in {ELSEWHERE}, or by --text-encoder "
+        "where images are drawn"
     )

@@ -145,6 +145,14 @@ class PromptEncoder:
         check_prompt(text, self._tokens, self.tokenizer.all_special_ids, self.limit)
         return self.read_caption(text)
 
+    def takes(self, text: str | None) -> bool:
+        """Whether `ask` does, of what may be no caption at all."""
+        try:
+            check_prompt(text or "", self._tokens, self.tokenizer.all_special_ids, self.limit)
+        except InputError:
+            return False
+        return True
+
     def context(self, asked: Sequence[object]) -> Tensor:
         """States (B, limit, dim) of what images are asked for; whatever is no prompt counts as the empty one."""
         return torch.stack([each.states if isinstance(each, Prompt) else self._nothing for each in asked])

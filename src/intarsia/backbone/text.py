@@ -145,8 +145,12 @@ def pooled(states: Tensor) -> Tensor:
     return F.normalize(states.sum(dim=-2), dim=-1)
 
 
-def check_prompt(text: str, tokens: Callable[[str], list[int]], special: Collection[int], most: int) -> None:
+def check_prompt(
+    text: str, tokens: Callable[[str], list[int]], special: Collection[int], most: int, *, reader: str | None = None
+) -> None:
     """Refuse what would not be read as it is meant; `tokens` and `special` are those of the encoder.
+
+    `reader` is who reads no more than `most`, to be named.
 
     Raises:
         InputError: nothing in the text is read, or it has more than `most` tokens.
@@ -158,7 +162,8 @@ def check_prompt(text: str, tokens: Callable[[str], list[int]], special: Collect
         raise InputError(f"the prompt '{shown}' is no Unicode text; give it in UTF-8")
     ids = tokens(text)
     if len(ids) > most:
-        raise InputError(f"the prompt '{shown}' has {len(ids)} tokens, of which {most} would be read; shorten it")
+        by = f" by '{reader}'" if reader else ""
+        raise InputError(f"the prompt '{shown}' has {len(ids)} tokens, of which {most} would be read{by}; shorten it")
     if not set(ids) - set(special):
         raise InputError(f"of the prompt '{shown}' the text encoder knows nothing; say it in words that it was taught")
 
@@ -177,6 +182,8 @@ def load_text_encoder(name: str) -> TextEncoder:
         CorruptError: the wheel's files are not those that were pinned.
     """
     require("transformers", "text")
+    if not name.strip():
+        raise InputError(f"the text encoder's name is empty; give '{MINILM}', a folder, or the id of a model")
     if name != MINILM:
         folder = Path(name).expanduser()
         # What is recorded must be found from any place.

@@ -32,7 +32,8 @@ EXIT_CODES: Mapping[int, str] = MappingProxyType(
         INTERRUPTED: "it was interrupted",
     }
 )
-_INTERRUPTED = "interrupted: nothing is half-written, and the same command goes on from what is saved"
+_INTERRUPTED = "interrupted: nothing is half-written"
+_AGAIN = "the same command goes on from what is saved"
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -109,8 +110,11 @@ def _guard(action: Callable[[], None], output: Output) -> None:
     except (typer.Exit, typer.BadParameter):
         raise
     except (KeyboardInterrupt, typer.Abort) as error:
-        output.note(_INTERRUPTED)
-        output.document_error("Interrupted", _INTERRUPTED)
+        notes = _notes(error)
+        message = _INTERRUPTED if notes else f"{_INTERRUPTED}, and {_AGAIN}"
+        for line in (message, *notes):
+            output.note(line)
+        output.document_error("Interrupted", message, notes=notes)
         raise typer.Exit(INTERRUPTED) from error
     except BrokenPipeError as error:
         # Whoever read the output has gone (`| head`); the interpreter must not try to flush the rest on its way out.
@@ -119,8 +123,14 @@ def _guard(action: Callable[[], None], output: Output) -> None:
     except Exception as error:
         if output.debug:
             traceback.print_exc()
-        output.fail(type(error).__name__, explain(error), error.problems if isinstance(error, IngestError) else ())
+        problems = error.problems if isinstance(error, IngestError) else ()
+        output.fail(type(error).__name__, explain(error), problems, _notes(error))
         raise typer.Exit(FAILED) from error
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What a command added to an error on its way: how things stand, and how to go on."""
+    return getattr(error, "__notes__", [])
 
 
 def explain(error: Exception) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -166,8 +168,8 @@ def _whole(vault: Vault, name: str, output: Output, place: ReceiptFolder, *, dry
         _ask(" ".join([f"This deletes for good {doomed}.", *_others(plan), *_kept(plan), "Go on?"]))
     place.check()
     job = vault.forgetting(name, announce=place.promise)
-    place.write(job.receipts)
-    outcome = show_steps(job, output)
+    with _telling(vault, [name, *(each.name for each in plan.others)], place.write(job.receipts)):
+        outcome = show_steps(job, output)
     path = place.write(outcome.receipts)
     receipts = [receipt.document() for receipt in outcome.receipts]
     account = next((each.values.get("account") for each in outcome.receipts[0].openings if each.source == name), None)
@@ -193,13 +195,29 @@ def _samples(
         _ask(f"This deletes for good {doomed}. {' '.join(cost)} Go on?")
     place.check()
     job = vault.forgetting(name, plan.samples, announce=place.promise)
-    place.write(job.receipts)
+    begun = place.write(job.receipts)
     output.note(f"{counted(len(plan.samples), 'image')} gone from '{name}', and what learned from them")
-    outcome = show_steps(job, output)
+    with _telling(vault, [name, *(each.name for each in plan.others)], begun):
+        outcome = show_steps(job, output)
     path = place.write(outcome.receipts)
     document = {"vault": vault.place, **outcome.document(), "receipt": str(path), "also_in": plan.also_in}
     spent = _privacy(vault, name, "  privacy  {}, in all its trainings")
     output.answer(document, f"Forgot {doomed}.", *outcome_lines(outcome), *_kept(plan), *spent, f"Receipt: {path}")
+
+
+@contextmanager
+def _telling(vault: Vault, names: Collection[str], receipt: Path) -> Iterator[None]:
+    """Whoever is stopped after the images are gone is told so, where the receipt is, and how the rest is finished."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"what was to be forgotten is gone; receipt: {receipt}")
+        if owed := [run.name for run in vault.unfinished() if run.owed and run.name in names]:
+            error.add_note(
+                f"out of use until trained again without it: {', '.join(owed)}; once nothing is in the way, say "
+                f"intarsia train {vault.place} {' '.join(owed)} --resume"
+            )
+        raise
 
 
 def outcome_lines(outcome: Outcome) -> list[str]:

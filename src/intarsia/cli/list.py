@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _OWED = {
     "forget": "out of use until trained again without what it forgot: ",
-    "extend": "images were added: ",
+    "extend": "images were added, on which it is trained next: ",
 }
 
 
@@ -56,4 +56,4 @@ def _state(compartment: CompartmentInfo | None, run: Unfinished | None) -> str:
         return finished or "not trained"
     why = _OWED.get(run.owed or "", "")
     under_way = f"{why}unfinished, {run.done} of {run.steps} steps"
-    return f"{finished}; another {under_way}" if finished else under_way
+    return f"{finished}; {'' if why else 'another '}{under_way}" if finished else under_way

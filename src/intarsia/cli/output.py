@@ -79,19 +79,21 @@ class Output:
         """Say something beside the result, on one line."""
         sys.stderr.write(printable(text) + "\n")
 
-    def fail(self, kind: str, message: str, problems: Sequence[str] = ()) -> None:
-        """Say why there is no result: in one line, and one more for each of several problems."""
+    def fail(self, kind: str, message: str, problems: Sequence[str] = (), notes: Sequence[str] = ()) -> None:
+        """Say why there is no result: in one line, and one more for each of several problems and for each note."""
         self.note(f"error: {message}")
         for problem in problems[:_SHOWN]:
             self.note(f"  {problem}")
         if len(problems) > _SHOWN:
             self.note(f"  … and {len(problems) - _SHOWN} more; --json lists them all")
-        self.document_error(kind, message, problems)
+        for note in notes:
+            self.note(note)
+        self.document_error(kind, message, problems, notes)
 
-    def document_error(self, kind: str, message: str, problems: Sequence[str] = ()) -> None:
+    def document_error(self, kind: str, message: str, problems: Sequence[str] = (), notes: Sequence[str] = ()) -> None:
         """Where JSON is wanted, the document that stands in place of a result."""
         if self.json:
-            more = {"problems": list(problems)} if problems else {}
+            more = {name: list(lines) for name, lines in (("problems", problems), ("notes", notes)) if lines}
             self.answer({"error": {"type": kind, "message": message, **more}})
 
     @contextmanager

@@ -21,8 +21,10 @@ _HEAD = """# The command line
 <!-- Made by `python -m intarsia.cli.reference docs/cli.md`; a test compares. Change the commands, not this file. -->
 """
 _ERRORS = """A reason is one line that begins with `error: `, and one line more for each file that was refused.
-With `--json` it is a document on the standard output too, `{"error": {"type": …, "message": …, "problems": […]}}`,
-where `problems` is there only if files were refused, and holds all of them.
+With `--json` it is a document on the standard output too,
+`{"error": {"type": …, "message": …, "problems": […], "notes": […]}}`, where `problems` is there only if files were
+refused, and holds all of them, and `notes` only where a command that stopped left something done, or to be finished:
+what, and how.
 """
 _COMMON = ("json", "debug", "help")
 

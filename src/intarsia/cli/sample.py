@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -83,6 +83,22 @@ class Choice:
             raise InputError(f"{self.key_file}: no API key can be read from it ({error})") from None
         return vault.authenticate(key)
 
+    def rules(self) -> dict[str, Collection[str]]:
+        """Those that were given, as `Vault.select` takes them."""
+        refuse = (*(split("--refuse", self.refuse) or ()), *(("share-alike",) if self.exclude_share_alike else ()))
+        given: dict[str, Collection[str] | None] = {"licences": self.licence, "owners": self.owner, "refuse": refuse}
+        return {name: value for name, value in given.items() if value}
+
+    def wanted(self, vault: Vault) -> Collection[str] | None:
+        """The sources that may be drawn from once they are trained; None for all."""
+        from intarsia.vault.selecting import Rules
+
+        named = split("--sources", self.sources)
+        if not (rules := self.rules()):
+            return named
+        admitted = [source.name for source in vault.sources() if Rules(**rules).objection(source) is None]
+        return [name for name in admitted if named is None or name in named]
+
     def names(self, vault: Vault, principal: str | None, output: Output) -> tuple[str, ...] | None:
         """The sources to compose; None for all that are trained, or that the principal may use.
 
@@ -90,10 +106,9 @@ class Choice:
             ForbiddenError: a source that was named is not admitted, or none is; with the reason.
         """
         named = split("--sources", self.sources)
-        refuse = (*(split("--refuse", self.refuse) or ()), *(("share-alike",) if self.exclude_share_alike else ()))
-        if not (self.licence or self.owner or refuse):
+        if not (rules := self.rules()):
             return named
-        selection = vault.select(licences=self.licence or None, owners=self.owner or None, refuse=refuse)
+        selection = vault.select(**rules)
         refused = {decision.name: decision.reason for decision in selection.decisions if not decision.allowed}
         if principal is not None:
             entitled = vault.decide(principal, named).decisions
@@ -168,15 +183,18 @@ class Motif:
         ),
     ] = False
 
-    def each(self, named: list[str] | None) -> list[str] | None:
-        """One for every image, of those that are named, in turn.
+    def each(self, what: str) -> list[str] | None:
+        """A `label` or `prompt` for every image, of those that were given, in turn; None if none was.
 
         Raises:
-            SettingsError: more are named than images are drawn.
+            SettingsError: there are more than images to draw.
         """
-        if named and len(named) > self.count:
-            raise SettingsError(f"{len(named)} are asked for and {self.count} drawn; give a --count of as many")
-        return list(islice(cycle(named), self.count)) if named else None
+        given: list[str] = getattr(self, what) or []
+        if len(given) > self.count:
+            raise SettingsError(
+                f"{counted(len(given), what)} given for {counted(self.count, 'image')}; give a --count of as many"
+            )
+        return list(islice(cycle(given), self.count)) or None
 
 
 def sample(
@@ -207,7 +225,7 @@ def sample(
     opened = Vault.open(vault)
     principal = choice.principal(opened)
     if principal is None:  # who was granted some sources has no business in the others
-        finish_owed(opened, split("--sources", choice.sources), output)
+        finish_owed(opened, choice.wanted(opened), output)
     names = choice.names(opened, principal, output)
     if motif.text_encoder is not None and not motif.prompt:
         raise typer.BadParameter("it reads a prompt; give one with --prompt", param_hint="--text-encoder")
@@ -217,8 +235,8 @@ def sample(
             result = composition.draw(
                 count,
                 settings,
-                labels=motif.each(motif.label),
-                prompt=motif.each(motif.prompt),
+                labels=motif.each("label"),
+                prompt=motif.each("prompt"),
                 text_encoder=motif.text_encoder,
                 prompt_weights=motif.prompt_weights,
                 on_progress=lambda done, total: bars.show("sampling", done, total),

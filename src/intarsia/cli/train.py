@@ -99,7 +99,7 @@ class AdapterOptions:
             taken = ", ".join(_flag(name) for name in sorted(known)) or "none of these"
             found = ", ".join(_flag(name) for name in strange)
             raise SettingsError(f"the adapter '{self.adapter}' has no {found}; it takes {taken}")
-        if encoder := chosen.pop("encoder", None):
+        if (encoder := chosen.pop("encoder", None)) is not None:
             return text_prompts(load_text_encoder(encoder), **chosen)
         return ADAPTERS[self.adapter](**chosen)
 

@@ -59,6 +59,7 @@ class Compartment:
     `sources` names every source it saw. `classes` counts the samples of each label. `backbone` maps each part that
     members of a composition must share to its sha256. `count` is the number of samples, from which the default prior is
     computed. Where training was private, `privacy` says what it spent, and `classes` and `count` are public numbers.
+    `prediction` is what the backbone's network predicts; None in records that are older than this field.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Compartment:
     training: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     privacy: Mapping[str, Any] | None = None
+    prediction: str | None = None
 
     def check_backbone(self, backbone: Backbone) -> None:
         """Raises IncompatibleError, naming the part, unless it was trained on this backbone."""
@@ -120,7 +122,7 @@ class Compartment:
             "training": dict(self.training),
             "environment": dict(self.environment),
             "privacy": None if self.privacy is None else dict(self.privacy),
-        }
+        } | ({"prediction": self.prediction} if self.prediction else {})
 
     @classmethod
     def load(cls, folder: Path) -> Compartment:
@@ -154,6 +156,7 @@ class Compartment:
                 training=stored["training"],
                 environment=stored["environment"],
                 privacy=stored["privacy"],
+                prediction=stored.get("prediction"),
             )
             whole = loaded.digest == stored["digest"]
         except (AttributeError, KeyError, TypeError, ValueError, SettingsError) as error:

@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -70,11 +70,15 @@ class Sample:
 
     def record(self) -> dict[str, Any]:
         """JSON-able; without what is not said: no risk, and the first batch."""
-        record: dict[str, Any] = asdict(self)
+        # Not by `asdict`, which copies deeply: there are as many of these as images, and every opening makes them all.
+        record: dict[str, Any] = dict(vars(self))
         for name, nothing in (("risk", None), ("batch", 0)):
             if record[name] == nothing:
                 del record[name]
         return record
+
+
+_FIELDS = frozenset(field.name for field in fields(Sample))
 
 
 @dataclass(frozen=True)
@@ -188,7 +192,7 @@ class Manifest:
 
 
 def _sample(record: Any) -> Sample:
-    unknown = set(record) - {field.name for field in fields(Sample)}
+    unknown = set(record) - _FIELDS
     if unknown:
         raise InputError(f"unknown field {min(unknown)!r}")
     return Sample(**record)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from intarsia.backbone import Backbone, Prompt, caption_reader
+from intarsia.backbone import Backbone, CaptionReader, Prompt, caption_reader
 from intarsia.compartments import Compartment, TextPrompts, TrainData
 from intarsia.compartments.adapters import Kind
 from intarsia.data import Manifest, Source
-from intarsia.errors import IncompatibleError, SettingsError
+from intarsia.errors import EncoderError, IncompatibleError, SettingsError
 from intarsia.routers import CaptionPart
 
 
@@ -18,9 +18,10 @@ def check_captions(name: str, manifest: Manifest, adapter: TextPrompts, backbone
     """Refuse to train on captions where there are none, or no encoder that reads them, before anything is trained.
 
     Raises:
-        SettingsError: no image of the source has a caption; the encoder is another than the adapter's, or has states of
-            another width; or of a caption more tokens are to be read than it takes, or none but those at its ends.
-        MissingExtra, InputError, CorruptError: the encoder cannot be had.
+        SettingsError: no image of the source has a caption; the encoder has states of another width; or of a caption
+            more tokens are to be read than it takes, or none but those at its ends.
+        EncoderError: the encoder cannot be had, or is another than the adapter's.
+        MissingExtra: what reads it is not installed.
     """
     if not any(_text(sample.text) for sample in manifest):
         raise SettingsError(
@@ -60,21 +61,22 @@ def with_captions(data: TrainData, source: Source, backbone: Backbone, adapter: 
 def read_prompts(
     texts: Sequence[str], compartments: Sequence[Compartment], backbone: Backbone, *, encoder: str | None = None
 ) -> list[Prompt]:
-    """Prompts for a composition of these compartments, in their order.
+    """Prompts for a composition of these compartments, in the order of the texts; equal texts are encoded once.
 
     Args:
         encoder: name, folder or hub id of the text encoder, where it is not to be had under the name it was trained by.
 
     Raises:
-        SettingsError: a compartment has no adapter that reads captions, or the encoder is another.
+        SettingsError: a compartment has no adapter that reads captions.
         IncompatibleError: they were trained with different encoders.
         InputError: a prompt is empty, or longer than one of the compartments reads.
-        MissingExtra, CorruptError: the encoder cannot be had.
+        EncoderError: the encoder cannot be had, or is another.
+        MissingExtra: what reads it is not installed.
     """
     if backbone.text is not None:
         if encoder is not None:
             raise SettingsError(f"this backbone reads prompts with a text encoder of its own, not with {encoder}")
-        return [backbone.text.ask(text) for text in texts]
+        return _each_once(texts, backbone.text.ask)
     adapters = {each.name: each.adapter for each in compartments}
     reading = {name: adapter for name, adapter in adapters.items() if isinstance(adapter, TextPrompts)}
     deaf = sorted(adapters.keys() - reading.keys())
@@ -89,10 +91,28 @@ def read_prompts(
         raise IncompatibleError(
             f"{' and '.join(sorted(different.values()))} were trained with different text encoders; train them with one"
         )
-    one = next(iter(reading.values()))
-    reader = caption_reader(backbone, encoder or one.encoder, digest=one.digest)
-    longest = min(adapter.length for adapter in reading.values())
-    return [reader.ask(text, longest=longest) for text in texts]
+    reader = _reader(backbone, list(reading.values()), encoder)
+    least = min(reading, key=lambda name: reading[name].length)
+    return _each_once(texts, partial(reader.ask, longest=reading[least].length, reader=least))
+
+
+def _reader(backbone: Backbone, adapters: Sequence[TextPrompts], encoder: str | None) -> CaptionReader:
+    """Of adapters with one encoder: from where any of them has it, or where it is said to be."""
+    names = dict.fromkeys(each.encoder for each in adapters) if encoder is None else [encoder]
+    failed: EncoderError | None = None
+    for name in names:
+        try:
+            return caption_reader(backbone, name, digest=adapters[0].digest)
+        except EncoderError as error:
+            failed = failed or error
+    assert failed is not None
+    raise failed
+
+
+def _each_once(texts: Sequence[str], ask: Callable[[str], Prompt]) -> list[Prompt]:
+    """What each of them is asked for, encoded once where texts are equal."""
+    read = {text: ask(text) for text in dict.fromkeys(texts)}
+    return [read[text] for text in texts]
 
 
 def read_caption_part(compartment: Compartment) -> CaptionPart:
@@ -105,7 +125,7 @@ def read_caption_part(compartment: Compartment) -> CaptionPart:
     if "caption" not in compartment.router_settings:
         raise IncompatibleError(
             f"compartment '{compartment.name}' has no router part 'caption', by which prompts count in the weights; "
-            "train it again with --routers gaussian,caption, or draw without"
+            "draw without, or train it (again) with --routers gaussian,caption where its images are"
         )
     tensors = {name.removeprefix("caption."): tensor for name, tensor in compartment.router.items()}
     return CaptionPart.from_tensors(tensors, compartment.router_settings["caption"])

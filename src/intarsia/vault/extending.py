@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from intarsia.compartments import Extension
+from intarsia.compartments import Extension, TextPrompts
 from intarsia.compartments.adapters import DeepPrompts
 from intarsia.data import Manifest, Source
 from intarsia.errors import IncompatibleError, IngestError, SettingsError
+from intarsia.vault.captions import check_captions
 from intarsia.vault.causes import Cause
 from intarsia.vault.events import extended
 from intarsia.vault.forgetting import Forgetting
@@ -62,6 +63,7 @@ class Extending:
             SettingsError: its training is unfinished; or they have labels for which a compartment with prompts per
                 class has none.
             IncompatibleError: its compartment learned from other samples than the source holds.
+            EncoderError: the text encoder that it was trained with cannot be had.
             CorruptError: the source or its compartment is damaged.
             VaultError: another process is writing, or the disk fails.
         """
@@ -116,6 +118,8 @@ class Extending:
         material = read_material(runs.store, name, neighbours_in(learned.record))
         after = replace(material, own=merged)
         adapter = learned.recipe.settings.adapter
+        if isinstance(adapter, TextPrompts):
+            check_captions(name, merged, adapter, runs.backbone)
         strange = set(after.manifest.labels) - set(material.manifest.labels)
         if isinstance(adapter, DeepPrompts) and adapter.per_class and strange:
             raise SettingsError(

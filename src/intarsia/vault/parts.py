@@ -103,8 +103,8 @@ def check_parts(
 
     Raises:
         SettingsError: `reference` parts, and the core kept no pictures for their other side, or the backbone has no
-            features for them; or there is no private way to fit a part; or a part for captions, which the adapter does
-            not read.
+            features for them; or there is no private way to fit a part; or a part for captions without the adapter
+            'text'.
     """
     if private and (strange := sorted(set(chosen) - {"gaussian"})):
         raise SettingsError(
@@ -113,8 +113,8 @@ def check_parts(
         )
     if CAPTION in chosen and adapter is not None and not isinstance(adapter, TextPrompts):
         raise SettingsError(
-            f"the router part '{CAPTION}' is fitted to captions, which the adapter '{adapter.name}' does not read; "
-            "train with the adapter 'text', which needs a U-ViT, or leave it out"
+            f"the router part '{CAPTION}' goes with the adapter 'text', which needs a U-ViT, and this one is "
+            f"'{adapter.name}'; train with 'text', or leave the part out"
         )
     if "reference" in chosen:
         feature_dim(backbone)  # which refuses

@@ -26,6 +26,7 @@ from intarsia.vault.training import MECHANISM, Recipe, compartment_of, trainee_o
 
 _PATIENCE = 60.0  # seconds to wait for another writer
 SAME, OTHER, ELSEWHERE, CHANGED, GONE, BACK = "same", "other", "elsewhere", "changed", "gone", "back"
+APART = "apart"
 PRIVATE = "private"
 VERDICTS: Mapping[str, str] = {
     SAME: "trained again, with the same bytes",
@@ -34,7 +35,8 @@ VERDICTS: Mapping[str, str] = {
     CHANGED: "cannot be trained again: the source has other samples now, or is gone",
     PRIVATE: "trained privately: its noise was secret and is destroyed, so that it cannot be trained again",
     GONE: "the source went as a whole, and is not in the vault: there is nothing to train again",
-    BACK: "the source was forgotten, but the samples that it had then are in the vault (again)",
+    APART: "images of it were forgotten; the training without them, if there was one, has a receipt of its own",
+    BACK: "what was forgotten is back: the samples that the source had then are in the vault (again)",
 }
 
 
@@ -96,14 +98,19 @@ def _check(receipts: Sequence[Receipt], ledger: Ledger) -> None:
 
 def _whole(receipts: Sequence[Receipt], shelf: Shelf) -> tuple[Replay, ...]:
     """What is to be said of receipts by which nothing was trained."""
-    sources = [each for receipt in receipts if receipt.entry.kind == FORGET for each in receipt.openings]
+    sources = [
+        (each, GONE if receipt.entry.about.get("scope") == "source" else APART)
+        for receipt in receipts
+        if receipt.entry.kind == FORGET
+        for each in receipt.openings
+    ]
     key = "manifest_root_before"
-    roots = {each.source: each.values[key] for each in sources if key in each.values}
+    roots = {each.source: (each.values[key], verdict) for each, verdict in sources if key in each.values}
     if not roots:
         kinds = ", ".join(receipt.entry.kind for receipt in receipts)
         raise InputError(f"the receipt is of {kinds}, by which nothing was trained; expected one of forget or train")
     there = {name: shelf.manifest_root(name) for name in roots}
-    return tuple(Replay(name, BACK if there[name] == root else GONE) for name, root in roots.items())
+    return tuple(Replay(name, BACK if there[name] == root else verdict) for name, (root, verdict) in roots.items())
 
 
 def _again(opening: Opening, about: Mapping[str, Any], shelf: Shelf, runs: Runs) -> Generator[TrainStep, None, Replay]:

@@ -306,6 +306,7 @@ def compartment_of(
         training=kept_of(record),
         environment=record["environment"],
         privacy=privacy,
+        prediction=backbone.prediction,
     )
 
 
