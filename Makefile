@@ -56,7 +56,7 @@ integration: $(DEV) ## The slow tests of whole jobs
 		apt-get -qq update && apt-get -qq install --yes --no-install-recommends $$missing >/dev/null; } || { \
 		echo "this machine lacks$$missing, and apt-get cannot install it: install it by hand, as root on Debian and"; \
 		echo "Ubuntu with: apt-get install$$missing"; exit 1; }
-	$(BIN)/python -m pytest -m integration $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m integration $(ARGS)
 
 bench: $(DEV) ## The benchmarks: ratios measured side by side
 	@test -n "$(BENCHMARKS)" || { echo "no benchmarks/bench_*.py here"; exit 1; }

@@ -28,6 +28,7 @@ def composed(mixtures: list[GaussianMixture]) -> CompositeDenoiser:
 BETA = EVEN.beta
 
 
+@pytest.mark.integration
 def test_particles_come_from_the_geometric_mean_where_averaged_scores_do_not() -> None:
     """25,000 draws of the target itself are 0.012 away; of more, and finer steps, the test below."""
     weighed, averaged = (EVEN.flock(10, 2500, steps=100, seed=0, resample_below=below) for below in (0.7, 0.0))

@@ -23,6 +23,7 @@ def nobody(*_: object) -> None:
     """Is told of progress and does nothing."""
 
 
+@pytest.mark.integration
 def test_the_page_is_written_and_the_owner_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digits_demo, "TRAINING", replace(digits_demo.TRAINING, steps=2, rows=4, threads=1))
     monkeypatch.setattr(digits_demo, "COUNT", 48)

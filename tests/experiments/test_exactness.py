@@ -127,6 +127,7 @@ def test_the_judge_knows_wrong_masses() -> None:
     assert figures["distance"] > 1
 
 
+@pytest.mark.integration
 def test_the_table_is_made_kept_and_summed_up(tmp_path: Path) -> None:
     recipe = RECIPES["exactness"]
     assert isinstance(recipe, Calculation)

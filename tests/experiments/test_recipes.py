@@ -144,6 +144,7 @@ def test_shares_lack_images_or_steps_or_both(tmp_path: Path, world: World) -> No
     assert len(bench.where(seed=0)) == len(trained) == 4
 
 
+@pytest.mark.integration
 def test_curves_keep_labels_and_budgets_in_step(tmp_path: Path, world: World) -> None:
     bench, page = run("curves", tmp_path, world)
     assert [len(bench.where(sources=count)) for count in range(1, 9)] == [4] * 8
@@ -211,6 +212,7 @@ def test_smaller_sources_share_the_same_sample_gradients(count: int) -> None:
     assert settings.seed == 3
 
 
+@pytest.mark.integration
 def test_domains_keep_the_weights_over_time(tmp_path: Path, world: World) -> None:
     bench, _ = run("domains", tmp_path, world)
     assert [(row.key["domain"], row.key["method"]) for row in bench.rows] == [
@@ -289,6 +291,7 @@ def test_alignment_asks_every_owner_and_every_rule_in_words(tmp_path: Path, word
     assert [isinstance(each, Prompt) and each.text for each in asked] == ["label 6", False, "label 6"]
 
 
+@pytest.mark.integration
 def test_a_specialist_beside_a_generalist_is_asked_for_both_kinds(tmp_path: Path, worded: tuple[World, Scale]) -> None:
     world, scale = worded
     bench, page = run("breadth", tmp_path, world, replace(scale, routers=(GaussianSettings(), CaptionSettings())))
@@ -361,6 +364,7 @@ def test_two_drawings_of_one_prompt_tell_how_diverse_they_are() -> None:
     assert breadth.spread_within(features) == pytest.approx((1 + 10 + 9) / 3)
 
 
+@pytest.mark.integration
 def test_captions_are_shared_out_by_subject_and_at_random(tmp_path: Path, worded: tuple[World, Scale]) -> None:
     world, scale = worded
     methods = ("gaussian", "naive")
@@ -448,6 +452,7 @@ def test_start_saves_calls_within_its_budget(tmp_path: Path, world: World, owned
     assert {row.key["domain"] for row in bench.rows} == {"owners"}
 
 
+@pytest.mark.integration
 def test_paper_scale_runs_on_a_folder_of_classes(tmp_path: Path, package: Path) -> None:
     birds = bars("birds", 80, 5)
     for sample, image in zip(birds.manifest, birds.images, strict=True):
@@ -482,6 +487,7 @@ def test_folders_that_make_no_table_are_refused(tmp_path: Path, package: Path) -
         by_class(bars("all", 16, 0), 9)
 
 
+@pytest.mark.integration
 def test_the_cost_of_forgetting_is_counted_beside_its_formula(tmp_path: Path, world: World) -> None:
     bench, page = run("forgetting-cost", tmp_path, world)
     assert expected(8, 4, 1) == pytest.approx((4 + 1) / (2 * 4 * 8))  # science.md section 4
@@ -566,6 +572,7 @@ def test_members_are_told_before_and_not_after(tmp_path: Path, world: World) -> 
     assert (tmp_path / "relearned.png").stat().st_size > 5_000
 
 
+@pytest.mark.integration
 def test_copies_are_told_by_how_often_the_original_was_there(tmp_path: Path, world: World) -> None:
     bench, page = run("memorization", tmp_path, world)
     assert [row.key["method"] for row in bench.rows] == [SINGLE, MONOLITH, MIXTURE, "ancestral", NAIVE, PROTECTED]

@@ -78,6 +78,9 @@ def aesthetic_world(
         return read_source(folder, name=name, **terms, size=size, channels=channels, options=options, only=files)
 
     images, reference = read("all", frozenset().union(*chosen.values())), read("reference", held)
+    # Training cuts a caption that is too long, but what is asked for is never cut.
+    takes = public.text.takes
+    reference = reference.select(lambda sample: takes(sample.text))
     owners = tuple(Owner(_part(images, name, files), reference) for name, files in chosen.items())
     return World(
         name=folder.name,

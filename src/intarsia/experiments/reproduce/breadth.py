@@ -47,8 +47,8 @@ ASKED = "asked.txt"
 _SHOWN, _ENLARGED = 12, 2  # concepts of each kind in a picture
 
 
-# A quarter of an hour of one core for a seed. The specialist has some hundreds of drawings: in more steps it would know
-# them by heart.
+# Half an hour of one core for a seed, or less, where it multiplies bfloat16. The specialist has some hundreds of
+# drawings: in more steps it would know them by heart.
 def breadth_scale(usual: Scale) -> Scale:
     """That of `alignment`, with the part of the weights that goes by the prompt."""
     few = replace(alignment_scale(usual), steps=800, images=320)
@@ -240,9 +240,16 @@ def report_breadth(bench: Bench, asks: str) -> Path:
         "drawings, those of the training images.\n",
         *(f"![{judges[0]} right for {kind}]({slug(kind)}.png)\n" for kind in (WITHIN, BEYOND)),
         "## Drawn\n",
-        "From left to right, in the first row and in the second:\n",
-        *(f"- {line}" for line in (bench.out / ASKED).read_text(encoding="utf-8").splitlines()),
-        "",
+        *_asked(bench),
         *drawn,
     ]
     return write_summary(bench, "breadth", parts)
+
+
+def _asked(bench: Bench) -> list[str]:
+    """What the rows of the pictures were drawn for, if that is still there."""
+    path = bench.out / ASKED
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return ["From left to right, in the first row and in the second:\n", *(f"- {line}" for line in lines), ""]

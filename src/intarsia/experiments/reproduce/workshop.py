@@ -72,14 +72,13 @@ class Team:
 def prompted(
     backbone: Backbone, compartments: Sequence[Compartment], labels: Sequence[str | None] | None
 ) -> Conditions | None:
-    """The labels as prompts, where compartments or backbone were trained on such; captions are read once each."""
+    """The labels as prompts, where compartments or backbone were trained on such."""
     words = [label for label in labels or () if label is not None]
     reading = [isinstance(each.adapter, TextPrompts) for each in compartments]
     if not words or not (backbone.text is not None or (reading and all(reading))):
         return labels
-    prompts = read_prompts(list(dict.fromkeys(words)), compartments, backbone)
-    by_text = {prompt.text: prompt for prompt in prompts}
-    return [None if label is None else by_text[label] for label in labels or ()]
+    prompts = dict(zip(words, read_prompts(words, compartments, backbone), strict=True))
+    return [None if label is None else prompts[label] for label in labels or ()]
 
 
 @dataclass(frozen=True)
