@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +16,7 @@ from intarsia.cli.output import Output, printable
 from intarsia.cli.owed import show_steps
 from intarsia.cli.parameters import SourceName, VaultPath, split
 from intarsia.cli.train import privacy_of
-from intarsia.errors import SettingsError, UnknownName, counted
+from intarsia.errors import IntarsiaError, SettingsError, UnknownName, counted
 
 if TYPE_CHECKING:
     from intarsia.vault import ForgetPlan, Outcome, Vault
@@ -212,11 +212,12 @@ def _telling(vault: Vault, names: Collection[str], receipt: Path) -> Iterator[No
         yield
     except BaseException as error:
         error.add_note(f"what was to be forgotten is gone; receipt: {receipt}")
-        if owed := [run.name for run in vault.unfinished() if run.owed and run.name in names]:
-            error.add_note(
-                f"out of use until trained again without it: {', '.join(owed)}; once nothing is in the way, say "
-                f"intarsia train {vault.place} {' '.join(owed)} --resume"
-            )
+        with suppress(IntarsiaError):  # a vault that can no longer be read must not hide why it stopped
+            if owed := [run.name for run in vault.unfinished() if run.owed and run.name in names]:
+                error.add_note(
+                    f"out of use until trained again without it: {', '.join(owed)}; once nothing is in the way, say "
+                    f"intarsia train {vault.place} {' '.join(owed)} --resume"
+                )
         raise
 
 

@@ -195,11 +195,11 @@ def test_pipelines_that_show_the_model_more(
 def test_half_precision_follows_full(pipe: Any, loras: dict[str, Path], dtype: torch.dtype) -> None:
     compose(pipe, loras, weights=SHARES)
     full = draw(pipe)
-    half = with_unet(pipe, copy.deepcopy(pipe.unet).to(torch.bfloat16))
+    half = with_unet(pipe, copy.deepcopy(pipe.unet).to(dtype))
     half.unet.bind(half)
-    half.text_encoder, half.vae = (copy.deepcopy(part).to(torch.bfloat16) for part in (pipe.text_encoder, pipe.vae))
+    half.text_encoder, half.vae = (copy.deepcopy(part).to(dtype) for part in (pipe.text_encoder, pipe.vae))
     drawn = draw(half)
-    assert drawn.dtype == torch.bfloat16
+    assert drawn.dtype == dtype
     assert (drawn.float() - full).abs().max() < 0.05 * full.abs().max()
 
 
