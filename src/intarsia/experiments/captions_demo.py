@@ -27,10 +27,10 @@ from intarsia.vault import Vault
 
 # Fewer and shorter than the paper's 64 prompts: attention over them is what a step costs on a processor.
 TRAINING = TrainSettings(
-    adapter=TextPrompts(tokens=16, length=12), steps=300, rows=32, lr=5e-3, label_dropout=0.1, threads=1
+    adapter=TextPrompts(tokens=16, length=12), steps=300, rows=32, lr=1.5e-2, label_dropout=0.1, threads=1
 )
 STEPS = 20
-GUIDANCE = 2.0
+GUIDANCE = 5.0
 IN_WORDS = (
     "red apple",
     "a red fruit",
