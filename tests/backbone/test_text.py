@@ -200,6 +200,8 @@ def test_a_reader_is_of_the_encoder_that_was_trained_with(tiny: Callable[..., Ba
     assert caption_reader(backbone, str(tiny_text), digest=encoder.digest).encoder is encoder
     with pytest.raises(EncoderError, match="is not the one that was trained with"):
         caption_reader(backbone, str(tiny_text), digest="0" * 64)
+    with pytest.raises(EncoderError, match="is not the one that was trained with"):
+        caption_reader(backbone, str(tiny_text), digest=MINILM_DIGEST, elsewhere=False)
 
 
 def test_encoders_are_read_by_many_at_once(tiny_text: Path) -> None:

@@ -173,6 +173,21 @@ def test_an_encoder_is_had_from_wherever_one_of_them_has_it(
         vault.compose("elm").prompts(["a fir"], text_encoder="")
 
 
+def test_an_encoder_that_is_named_is_the_one_that_is_meant(
+    fresh: Fresh, empty: Path, text: TextPrompts, tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the environment nor the wheel takes its place where it is wrong."""
+    oak = train(fresh(empty), captioned("oak"), text).compose("oak")
+    other = Path(shutil.copytree(tiny_text, tmp_path / "other"))
+    config = read_json(other / "tokenizer_config.json")
+    write_json(other / "tokenizer_config.json", {**config, "model_max_length": 7})
+    monkeypatch.setenv("INTARSIA_TEXT_ENCODER", str(tiny_text))
+    with pytest.raises(EncoderError, match=f"'{other}' is not the one that was trained with"):
+        oak.prompts(["a fir"], text_encoder=str(other))
+    with pytest.raises(EncoderError, match="no text encoder at"):
+        oak.prompts(["a fir"], text_encoder=str(tmp_path / "nowhere"))
+
+
 def test_captions_are_what_is_learned_from(fresh: Fresh, empty: Path, text: TextPrompts) -> None:
     """The same pictures under other captions, or other labels."""
     oak = captioned("oak")

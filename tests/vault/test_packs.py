@@ -290,10 +290,17 @@ def test_other_files_under_a_note_that_was_signed_are_noticed(
         pair.import_pack(path, signer=key)
 
 
-def test_a_part_whose_claims_cannot_be_checked_is_refused(pair: Vault, home: Vault, tmp_path: Path) -> None:
+def test_a_part_whose_claims_cannot_be_checked_is_refused(
+    pair: Vault, home: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parts = [ROUTER, PrototypeSettings(prototypes=2, rounds=1)]
     home.train("ash", quick(), routers=parts, restart=True)
-    key = home.pack("ash", tmp_path / "ash.pack")
+    with pytest.raises(SettingsError, match="'prototype', whose claims nobody could check"):
+        home.pack("ash", tmp_path / "ash.pack")
+    assert not (tmp_path / "ash.pack").exists()
+    with monkeypatch.context() as patch:  # as an earlier version, which packed it
+        patch.setattr("intarsia.vault.packs.BOUNDED", ("gaussian", "reference", "prototype"))
+        key = home.pack("ash", tmp_path / "ash.pack")
     with pytest.raises(IncompatibleError, match="'prototype', whose claims cannot be checked"):
         pair.import_pack(tmp_path / "ash.pack", signer=key)
 

@@ -67,23 +67,28 @@ class CaptionReader:
 
 
 @functools.lru_cache(maxsize=4)
-def caption_reader(backbone: Backbone, name: str, *, digest: str | None = None) -> CaptionReader:
+def caption_reader(
+    backbone: Backbone, name: str, *, digest: str | None = None, elsewhere: bool = True
+) -> CaptionReader:
     """The reader of a backbone's captions with the encoder of a name; the one whose digest is stated, if one is.
 
-    An encoder that was trained with and is not where it was any more is looked for where `INTARSIA_TEXT_ENCODER` says.
+    An encoder that was trained with and is not where it was any more is looked for where `INTARSIA_TEXT_ENCODER` says,
+    unless whoever draws named one (`elsewhere` False): that one is meant, and no other takes its place.
 
     Raises:
         EncoderError: of a stated digest there is none where it was, nor there.
         MissingExtra, InputError, CorruptError: as `load_text_encoder`; of a stated digest the first only.
     """
-    return CaptionReader(backbone, load_text_encoder(name) if digest is None else _trained_with(name, digest))
+    encoder = load_text_encoder(name) if digest is None else _trained_with(name, digest, look=elsewhere)
+    return CaptionReader(backbone, encoder)
 
 
-def _trained_with(name: str, digest: str) -> TextEncoder:
-    """The encoder of a training, from where it was or else from where it is said to be now."""
-    folder, elsewhere = Path(name).expanduser(), os.environ.get(ELSEWHERE)
+def _trained_with(name: str, digest: str, *, look: bool) -> TextEncoder:
+    """The encoder of a training, from where it was or else, if one is to `look`, from where it is said to be now."""
+    folder, elsewhere = Path(name).expanduser(), os.environ.get(ELSEWHERE) if look else None
     found: list[str] = []
-    for place in dict.fromkeys([name, *filter(None, [elsewhere, MINILM if digest == MINILM_DIGEST else None])]):
+    known = MINILM if look and digest == MINILM_DIGEST else None
+    for place in dict.fromkeys([name, *filter(None, [elsewhere, known])]):
         if place == name and folder.is_absolute() and not folder.is_dir():
             found.append(f"there is no text encoder at {name}")
             continue

@@ -38,7 +38,8 @@ def convert_pipeline(folder: Path) -> Backbone:
     """
     index = read_json(folder / INDEX_FILE)
     for part, wanted in _PARTS.items():
-        found = (index.get(part) or [None, None])[-1]
+        named = index.get(part)
+        found = named[-1] if isinstance(named, list) and named else named
         if found not in (wanted, f"{wanted}Fast"):
             raise InputError(f"{folder / INDEX_FILE}: its {part} is a {found}, expected a {wanted}; {GIVE}")
     network = _network(folder / "unet")
@@ -76,15 +77,22 @@ def process_in(values: Mapping[str, Any], where: Path | str) -> tuple[VPLinear, 
     prediction, betas = values.get("prediction_type", "epsilon"), values.get("beta_schedule", "linear")
     known = {"prediction_type": (prediction, _PREDICTIONS), "beta_schedule": (betas, _BETAS)}
     for name, (found, expected) in known.items():
-        if found not in expected:
+        if not isinstance(found, str) or found not in expected:
             raise IncompatibleError(f"{where}: {name} is {found!r}, expected one of {', '.join(expected)}; {GIVE}")
     for name in ("trained_betas", "rescale_betas_zero_snr"):
-        if values.get(name):
+        if (found := values.get(name)) is not None and found is not False:
             raise IncompatibleError(f"{where}: its {name} makes another forward process than is known here; {GIVE}")
-    schedule = VPLinear(
-        float(values.get("beta_start", VPLinear.beta_start)),
-        float(values.get("beta_end", VPLinear.beta_end)),
-        int(values.get("num_train_timesteps", VPLinear.steps)),
-        _BETAS[betas],
-    )
-    return schedule, _PREDICTIONS[prediction]
+    numbers = {
+        "beta_start": VPLinear.beta_start,
+        "beta_end": VPLinear.beta_end,
+        "num_train_timesteps": VPLinear.steps,
+    }
+    first, last, steps = (_number(values, name, usual, where) for name, usual in numbers.items())
+    return VPLinear(first, last, int(steps), _BETAS[betas]), _PREDICTIONS[prediction]
+
+
+def _number(values: Mapping[str, Any], name: str, usual: float, where: Path | str) -> float:
+    found = values.get(name, usual)
+    if not isinstance(found, int | float) or isinstance(found, bool):
+        raise IncompatibleError(f"{where}: {name} is {found!r}, expected a number; {GIVE}")
+    return float(found)

@@ -78,8 +78,8 @@ class _PathEvidence(Evidence):
         log_snr = self._weights.schedule.log_snr(t.double()).max().item()
         if log_snr > LOG_SNR_OF_NOISE:
             raise SettingsError(
-                f"ito weights start from pure noise, the first step has a log-SNR of {log_snr:.0f}; start at t = 1, or "
-                "choose weights that look at the image"
+                f"ito weights start from pure noise, the first step has a log-SNR of {log_snr:.0f}; start at t = 1, in "
+                "diffusers by timestep_spacing='trailing', or choose weights that look at the image"
             )
 
 

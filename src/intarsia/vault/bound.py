@@ -50,7 +50,7 @@ def check_bound(compartment: Compartment, backbone: Backbone, core: Core) -> dic
         if kind not in _MEANS:
             raise IncompatibleError(
                 f"compartment '{compartment.name}' has a router part '{kind}', whose claims cannot be checked; it must "
-                f"be trained with no others than {', '.join(_MEANS)}"
+                f"be trained with no others than {', '.join(BOUNDED)}"
             )
         found[kind] = max(_MEANS[kind](compartment, backbone, core).values())
         if not found[kind] <= MOST:  # also where it is no number
@@ -116,6 +116,8 @@ def _times_in(window: int, count: int, draws: np.random.Generator) -> Tensor:
 _MEANS: Mapping[str, Callable[[Compartment, Backbone, Core], dict[float, float]]] = MappingProxyType(
     {"gaussian": _gaussian, "reference": _reference}
 )
+BOUNDED = tuple(_MEANS)
+"""Kinds of router parts whose claims can be checked; a compartment with another is not taken in."""
 
 
 def _levels(backbone: Backbone, t: float, count: int) -> tuple[Tensor, Tensor]:

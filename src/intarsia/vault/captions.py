@@ -102,7 +102,7 @@ def _reader(backbone: Backbone, adapters: Sequence[TextPrompts], encoder: str | 
     failed: EncoderError | None = None
     for name in names:
         try:
-            return caption_reader(backbone, name, digest=adapters[0].digest)
+            return caption_reader(backbone, name, digest=adapters[0].digest, elsewhere=encoder is None)
         except EncoderError as error:
             failed = failed or error
     assert failed is not None

@@ -22,6 +22,7 @@ from intarsia.digests import canonical_json, digest_of
 from intarsia.errors import CorruptError, SettingsError
 from intarsia.files import load_tensors, save_tensors, tensors_to_bytes
 from intarsia.ledger.note import VerifierKey, open_note
+from intarsia.vault.bound import BOUNDED
 from intarsia.vault.records import SourceInfo
 from intarsia.vault.training import SLICES
 
@@ -77,12 +78,18 @@ def pack_files(compartment: Compartment) -> dict[str, bytes]:
 
     Raises:
         SettingsError: it learned from other sources too, which are not the owner's to hand over; or it has the router
-            part `caption`, by which guesses of captions can be confirmed, and which nobody could import.
+            part `caption`, by which guesses of captions can be confirmed, or one that has no bound; nobody could import
+            those.
     """
     if others := sorted(set(compartment.sources) - {compartment.name}):
         raise SettingsError(
             f"'{compartment.name}' learned from {', '.join(others)} too, and what others own is not handed over; train "
             "it without them"
+        )
+    if unbounded := sorted(set(compartment.router_settings) - {*BOUNDED, "caption"}):
+        raise SettingsError(
+            f"'{compartment.name}' has the router part '{unbounded[0]}', whose claims nobody could check, so that no "
+            f"vault takes it in; train it again with no others than {', '.join(BOUNDED)} to hand it over"
         )
     if "caption" in compartment.router_settings:
         raise SettingsError(

@@ -207,6 +207,21 @@ def test_parts_that_cannot_be_used(pipe: Any, loaded: Any, routed: dict[str, Pat
     for more, settings, error, words in refusals:
         with pytest.raises(error, match=words):
             compose(pipe, routed | more, **settings)
+    record = json.loads((routed["a"] / "router.json").read_text())
+    for key, wrong in [
+        ("count", None),
+        ("count", 0),
+        ("digest", None),
+        ("latents", {}),
+        ("latents", {"shape": [4, "8", 8], "space": None}),
+        ("rank", []),
+        ("basis", 5),
+        ("kinds", []),
+        ("kinds", {"gaussian": record["kinds"]["gaussian"]}),
+    ]:
+        (other / "router.json").write_text(json.dumps(record | {key: wrong}))
+        with pytest.raises(CorruptError, match=rf"router\.json: {key} missing or no such thing; fit"):
+            compose(pipe, routed | {"other": other})
     fit_router(loaded, pictures(tmp_path, "a", 4), other, rank=8)
     with pytest.raises(IncompatibleError, match=r"with rank 8, that of another .* rank 256, or with another core"):
         compose(pipe, routed | {"other": other})
@@ -231,6 +246,10 @@ def test_parts_that_cannot_be_used(pipe: Any, loaded: Any, routed: dict[str, Pat
         fit_router(loaded, tmp_path / "a", tmp_path / "nowhere")
     with pytest.raises(InputError, match="does not exist"):
         fit_router(loaded, tmp_path / "nothing", other)
+    with pytest.raises(SettingsError, match="rank is 'x', expected a whole number"):
+        fit_router(loaded, tmp_path / "a", other, rank="x")
+    with pytest.raises(SettingsError, match="place is None, expected the folder"):
+        fit_router(loaded, tmp_path / "a", None)
 
 
 def test_what_is_drawn_must_have_the_size_the_parts_were_fitted_for(pipe: Any, routed: dict[str, Path]) -> None:

@@ -82,7 +82,11 @@ def test_the_filter_is_that_of_the_path(
         (DDPM, {"scale": 3.0}, "which guidance bends"),
         (DDPM, {"seeds": [7, 7]}, "asked for twice from the same noise"),
         (DDPM, {"callback_on_step_end": lambda *_: {"latents": torch.ones(2, 4, 8, 8)}}, "times the noise power"),
-        (diffusers.DDPMScheduler(**BETAS, clip_sample=False), {"steps": 2}, "start from pure noise"),
+        (
+            diffusers.DDPMScheduler(**BETAS, clip_sample=False),
+            {"steps": 2},
+            "pure noise, .*timestep_spacing='trailing'",
+        ),
     ],
 )
 def test_what_bends_the_path_is_refused(

@@ -295,6 +295,24 @@ def test_what_an_older_scheduler_leaves_to_its_class_counts(
         compose(pipe, {"a": loras["a"], "older": folder})
 
 
+def test_trainers_say_epsilon_of_whatever_is_no_v_prediction(pipe: Any, loras: dict[str, Path], tmp_path: Path) -> None:
+    """Where models predict a flow, "epsilon" says nothing, however the scheduler says that they do."""
+    tensors = load_peft(loras["a"])
+    files = {name: tmp_path / f"{name}.safetensors" for name in ("epsilon", "v", "rectified_flow")}
+    for name, file in files.items():
+        save_file(tensors, file, {"modelspec.prediction_type": name})
+    usual = pipe.scheduler.config
+    for flow in (
+        diffusers.FlowMatchEulerDiscreteScheduler(),
+        diffusers.UniPCMultistepScheduler.from_config(usual, use_flow_sigmas=True, prediction_type="flow_prediction"),
+    ):
+        pipe.scheduler = flow
+        compose(pipe, {"a": files["epsilon"], "b": files["rectified_flow"]}, weights="uniform")
+        pipe.unet = pipe.unet.release()
+        with pytest.raises(IncompatibleError, match="models that predict v, this pipeline's scheduler says flow match"):
+            compose(pipe, {"a": files["v"]}, weights="uniform")
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [

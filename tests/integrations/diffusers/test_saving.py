@@ -10,6 +10,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -82,6 +83,7 @@ def test_a_composition_belongs_to_its_model_and_to_its_kind_of_prediction(
     for changed, says in [
         ({"prediction_type": "v_prediction"}, "predict epsilon, this pipeline's scheduler says v_prediction"),
         ({"beta_end": 0.01}, "was trained with beta_end 0.012"),
+        ({"trained_betas": np.linspace(1e-4, 0.02, 1000)}, r"with trained_betas None, .* scheduler has \(a table\);"),
     ]:
         other = with_unet(loaded, copy.deepcopy(loaded.unet))
         other.scheduler = kind.from_config(config, **changed)
@@ -93,6 +95,24 @@ def test_a_composition_belongs_to_its_model_and_to_its_kind_of_prediction(
     with pytest.raises(IncompatibleError, match=r"of another digest \(.*… here\); load it on the model"):
         load_composition(other, tmp_path)
     other.unet.to(torch.bfloat16)  # rounded, so that its numbers say nothing
+    load_composition(other, tmp_path)
+
+
+def test_a_table_of_betas_is_a_process_of_its_own(
+    pipe: Any, loaded: Any, loras: dict[str, Path], tmp_path: Path
+) -> None:
+    def table(last: float) -> Any:
+        return diffusers.DDIMScheduler.from_config(loaded.scheduler.config, trained_betas=np.linspace(1e-4, last, 1000))
+
+    pipe.scheduler = table(0.02)
+    compose(pipe, loras).save_pretrained(tmp_path, with_base=False)
+    other = with_unet(loaded, copy.deepcopy(loaded.unet))
+    with pytest.raises(IncompatibleError, match=r"with trained_betas \(a table\), .* scheduler has None"):
+        load_composition(other, tmp_path)
+    other.scheduler = table(0.03)
+    with pytest.raises(IncompatibleError, match=r"with trained_betas \(a table\), .* scheduler has \(a table\)"):
+        load_composition(other, tmp_path)
+    other.scheduler = table(0.02)
     load_composition(other, tmp_path)
 
 
@@ -137,6 +157,16 @@ def test_what_cannot_be_loaded_or_saved(pipe: Any, loaded: Any, loras: dict[str,
         ("newer", {"format": 9}, SettingsError, "newer than 1"),
         ("baseless", {"base": None}, CorruptError, "does not say what it was composed on"),
         ("memberless", {"members": [{"kind": "lora"}]}, CorruptError, "not a composition's record"),
+        ("rowless", {"most_rows": "x"}, CorruptError, r"not a composition's record \(most_rows 'x'\)"),
+        ("negative", {"most_rows": -3}, CorruptError, r"\(most_rows -3\)"),
+        ("shareless", {"shares": None}, CorruptError, r"\(shares None\)"),
+        ("scheduled", {"scheduler": None}, CorruptError, r"\(scheduler None\)"),
+        (
+            "kind",
+            {"members": [entry | {"kind": "whatever"} for entry in record["members"]]},
+            CorruptError,
+            r"\(a member of the kind 'whatever'\)",
+        ),
     ]:
         shutil.copytree(tmp_path / "good", tmp_path / name)
         (tmp_path / name / "composition.json").write_text(json.dumps(record | change))

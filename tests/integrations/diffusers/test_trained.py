@@ -342,9 +342,29 @@ def _inpainting(folder: Path) -> None:
     path.write_text(path.read_text().replace('"in_channels": 4', '"in_channels": 9'))
 
 
+def _says(file: str, **changed: Any) -> Callable[[Path], None]:
+    def harm(folder: Path) -> None:
+        path = folder / file
+        path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+    return harm
+
+
+SCHEDULER = "scheduler/scheduler_config.json"
+
+
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
+        (_says("model_index.json", unet=5), "its unet is a 5, expected a UNet2DConditionModel"),
+        (_says("model_index.json", unet={"a": 1}), "its unet is a {'a': 1}, expected"),
+        (_says("model_index.json", unet=None), "its unet is a None, expected"),
+        (_says(SCHEDULER, prediction_type=[]), r"prediction_type is \[\], expected one of"),
+        (_says(SCHEDULER, beta_schedule={}), "beta_schedule is {}, expected one of"),
+        (_says(SCHEDULER, beta_start="x"), "beta_start is 'x', expected a number"),
+        (_says(SCHEDULER, beta_end=None), "beta_end is None, expected a number"),
+        (_says(SCHEDULER, num_train_timesteps=True), "num_train_timesteps is True, expected a number"),
+        (_says(SCHEDULER, trained_betas=[0.1, 0.2]), "its trained_betas makes another forward process"),
         (_drop("text_encoder"), "its text encoder or tokenizer cannot be read"),
         (_drop("unet"), "config.json"),
         (_as_v2, "beta_schedule is 'squaredcos_cap_v2', expected one of linear, scaled_linear"),

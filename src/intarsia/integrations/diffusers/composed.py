@@ -106,7 +106,8 @@ class ComposedModel(Everywhere):
 
         Raises:
             SettingsError: a composition or a part of one is there already, the routing has no name, or a variant is
-                asked for, which a pipeline could not load again; nothing is written then.
+                asked for, which a pipeline could not load again; nothing is written here then. A pipeline's own
+                `save_pretrained` may have written other models by that time.
             VaultError: it cannot be written.
         """
         if variant is not None:

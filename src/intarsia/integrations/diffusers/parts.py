@@ -8,10 +8,11 @@ Beside a single file x.safetensors they are x.router.safetensors and x.router.js
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -94,10 +95,40 @@ class RouterParts:
             )
         record = read_json(path)
         check_format(path, record.get("format"), FORMAT)
-        missing = [key for key in ("count", "digest", "latents", "rank", "basis", "kinds") if key not in record]
-        if missing:
-            raise CorruptError(f"{path}: lacks {', '.join(missing)}; fit the router part again")
+        if wrong := [key for key, sound in _SOUND.items() if key not in record or not sound(record[key])]:
+            raise CorruptError(f"{path}: {', '.join(wrong)} missing or no such thing; fit the router part again")
         return cls(load_tensors(tensors, digest=record["digest"]), record)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _latents(value: object) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("space", ""), str | None):
+        return False
+    shape = value.get("shape")
+    return isinstance(shape, list) and len(shape) == 3 and all(map(_whole, shape))
+
+
+def _kinds(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and {"gaussian", "prototype"} <= value.keys()
+        and all(isinstance(each, dict) for each in value.values())
+    )
+
+
+_SOUND: Mapping[str, Callable[[object], bool]] = MappingProxyType(
+    {
+        "count": _whole,
+        "digest": lambda value: isinstance(value, str),
+        "latents": _latents,
+        "rank": _whole,
+        "basis": lambda value: isinstance(value, str),
+        "kinds": _kinds,
+    }
+)
 
 
 def paths(place: Path) -> tuple[Path, Path]:
@@ -140,6 +171,9 @@ def fit_router(
         InputError: images that cannot be read.
         SettingsError: a size or rank that makes no sense, no such place, or one where nothing is put.
     """
+    if not isinstance(place, str | Path):
+        raise SettingsError(f"place is {place!r}, expected the folder or file of the member")
+    check_whole("rank", rank)
     place = Path(place).expanduser()
     if not place.exists():
         raise SettingsError(f"there is no member at {place}; give the folder or file of the LoRA")

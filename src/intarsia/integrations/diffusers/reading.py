@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import diffusers
+import numpy as np
 import safetensors
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -36,7 +37,14 @@ from intarsia.integrations.diffusers.trained import (
 
 RECORD = "composition.json"
 """What a saved composition has, and no member."""
-PROCESS_KEYS = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps", "rescale_betas_zero_snr")
+PROCESS_KEYS = (
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "num_train_timesteps",
+    "rescale_betas_zero_snr",
+)
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
 LORA_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
@@ -179,21 +187,26 @@ class Reader:
                 )
         self._check_prediction(name, theirs.get("prediction_type"))
         for key in PROCESS_KEYS:
-            if key in theirs and key in ours and theirs[key] != ours[key]:
+            if key in theirs and key in ours and _listed(theirs[key]) != _listed(ours[key]):
                 raise IncompatibleError(
-                    f"'{name}' was trained with {key} {theirs[key]!r}, this pipeline's scheduler has {ours[key]!r}; "
-                    "compose models of one forward process"
+                    f"'{name}' was trained with {key} {_short(theirs[key])}, this pipeline's scheduler has "
+                    f"{_short(ours[key])}; compose models of one forward process"
                 )
 
     @property
     def _process(self) -> Mapping[str, Any]:
         return {} if self.pipe is None else self.pipe.scheduler.config
 
-    def _check_prediction(self, name: str, theirs: str | None) -> None:
-        ours = self._process.get("prediction_type")
-        if theirs and ours and theirs[0] != ours[0]:  # "v" and "v_prediction", "epsilon" and "eps"
+    def _check_prediction(self, name: str, theirs: object) -> None:
+        ours, said = self._process.get("prediction_type"), str(theirs or "")
+        if self._process and flows(type(self.pipe.scheduler).__name__, self._process):
+            # Trainers write "epsilon" into whatever is no v-prediction, of flow matching too.
+            ours, differs = "flow matching", said.startswith("v")
+        else:
+            differs = said[:1] != str(ours)[:1]  # "v" and "v_prediction", "epsilon" and "eps"
+        if said and ours and differs:
             raise IncompatibleError(
-                f"'{name}' was made for models that predict {theirs}, this pipeline's scheduler says {ours}; use one "
+                f"'{name}' was made for models that predict {said}, this pipeline's scheduler says {ours}; use one "
                 "of this kind of prediction"
             )
 
@@ -201,8 +214,18 @@ class Reader:
 def process_config(scheduler: Any) -> dict[str, Any]:
     """What of a scheduler's configuration says for which models it is; `Reader.check_scheduler` reads it."""
     config = scheduler.config
-    kept = {key: config[key] for key in (*PROCESS_KEYS, "prediction_type", "use_flow_sigmas") if key in config}
+    kept = {key: _listed(config[key]) for key in (*PROCESS_KEYS, "prediction_type", "use_flow_sigmas") if key in config}
     return {"_class_name": type(scheduler).__name__, **kept}
+
+
+def _listed(value: Any) -> Any:
+    """A setting as JSON has it: a table of betas may be an array."""
+    return list(map(float, value)) if isinstance(value, list | tuple | np.ndarray) else value
+
+
+def _short(value: Any) -> str:
+    """A table of betas is as long as a training has steps."""
+    return "(a table)" if isinstance(listed := _listed(value), list) else repr(listed)
 
 
 def _complete(config: Mapping[str, Any]) -> dict[str, Any]:

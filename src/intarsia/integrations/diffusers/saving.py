@@ -105,6 +105,7 @@ class Composition:
         record = record_of(folder)
         _check_base(folder, record["base"], reader)
         try:
+            _check_values(record)
             reader.check_scheduler(str(folder), record.get("scheduler", {}))
             members, parts = {}, {}
             for number, entry in enumerate(record["members"]):
@@ -125,6 +126,18 @@ class Composition:
             return cls(list(members.values()), plan, parts, record["most_rows"])
         except (KeyError, TypeError, AttributeError) as error:
             raise CorruptError(f"{folder / RECORD}: not a composition's record ({error}); save it again") from error
+
+
+def _check_values(record: Mapping[str, Any]) -> None:
+    """Raises TypeError for what would be read as something else, or not before images are drawn."""
+    most_rows, kinds = record["most_rows"], {entry["kind"] for entry in record["members"]}
+    if not isinstance(most_rows, int) or isinstance(most_rows, bool) or most_rows < 0:
+        raise TypeError(f"most_rows {most_rows!r}")
+    if unknown := kinds - {"base", "lora", "whole"}:
+        raise TypeError(f"a member of the kind {min(map(repr, unknown))}")
+    for name in ("shares", "scheduler"):
+        if not isinstance(record.get(name, {}), dict):
+            raise TypeError(f"{name} {record[name]!r}")
 
 
 def _check_base(folder: Path, wanted: Mapping[str, Any], reader: Reader) -> None:
