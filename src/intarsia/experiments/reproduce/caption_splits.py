@@ -30,7 +30,7 @@ KINDS = {"subject": "by subject", "random": "at random"}
 COMPARED = ("gaussian", "ancestral", "naive")
 
 
-# Half an hour of one core for a seed where it multiplies bfloat16: a monolith and four sets of compartments.
+# Half an hour to an hour of one core for a seed where it multiplies bfloat16: a monolith and four sets of compartments.
 def caption_splits_scale(usual: Scale) -> Scale:
     """That of `alignment`, for few rules and up to four sources."""
     few = replace(alignment_scale(usual), steps=800, routers=(GaussianSettings(),))
