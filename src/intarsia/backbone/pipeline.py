@@ -13,7 +13,7 @@ from intarsia.backbone.prompts import GIVE, PromptEncoder
 from intarsia.backbone.state_dicts import as_float32, differences
 from intarsia.backbone.unet import CLASS, UNet, UNetConfig
 from intarsia.diffusion import VPLinear
-from intarsia.errors import IncompatibleError, InputError
+from intarsia.errors import IncompatibleError, InputError, SettingsError
 from intarsia.files import load_tensors, read_json
 
 INDEX_FILE = "model_index.json"
@@ -82,17 +82,13 @@ def process_in(values: Mapping[str, Any], where: Path | str) -> tuple[VPLinear, 
     for name in ("trained_betas", "rescale_betas_zero_snr"):
         if (found := values.get(name)) is not None and found is not False:
             raise IncompatibleError(f"{where}: its {name} makes another forward process than is known here; {GIVE}")
-    numbers = {
-        "beta_start": VPLinear.beta_start,
-        "beta_end": VPLinear.beta_end,
-        "num_train_timesteps": VPLinear.steps,
-    }
-    first, last, steps = (_number(values, name, usual, where) for name, usual in numbers.items())
-    return VPLinear(first, last, int(steps), _BETAS[betas]), _PREDICTIONS[prediction]
-
-
-def _number(values: Mapping[str, Any], name: str, usual: float, where: Path | str) -> float:
-    found = values.get(name, usual)
-    if not isinstance(found, int | float) or isinstance(found, bool):
-        raise IncompatibleError(f"{where}: {name} is {found!r}, expected a number; {GIVE}")
-    return float(found)
+    try:
+        schedule = VPLinear(
+            beta_start=values.get("beta_start", VPLinear.beta_start),
+            beta_end=values.get("beta_end", VPLinear.beta_end),
+            steps=values.get("num_train_timesteps", VPLinear.steps),
+            scaled=_BETAS[betas],
+        )
+    except SettingsError as error:
+        raise IncompatibleError(f"{where}: {error}; or else {GIVE}") from error
+    return schedule, _PREDICTIONS[prediction]

@@ -220,7 +220,8 @@ def process_config(scheduler: Any) -> dict[str, Any]:
 
 def _listed(value: Any) -> Any:
     """A setting as JSON has it: a table of betas may be an array."""
-    return list(map(float, value)) if isinstance(value, list | tuple | np.ndarray) else value
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _short(value: Any) -> str:
