@@ -431,8 +431,25 @@ def test_a_browser_that_cannot_check_claims_nothing(enter: Enter, script: str, v
     expect(page.locator(".verdict .notice.good")).to_have_count(0)
 
 
+def test_what_is_to_be_pressed_stays_in_its_place_when_the_requests_arrive(enter: Enter) -> None:
+    page = enter()
+    note = page.get_by_text("Note a request")
+    before: list[object] = []
+
+    def measured(route: Route) -> None:
+        before.append(note.bounding_box())
+        route.continue_()
+
+    page.route("**/v1/tickets", measured)
+    show(page, "erasure")
+    expect(page.get_by_text("No request was received.")).to_be_visible()
+    assert before != [None]
+    assert before == [note.bounding_box()]
+
+
 def test_a_source_is_forgotten_after_its_name_was_typed(enter: Enter, vault: Vault) -> None:
     page = enter(view="erasure")
+    expect(page.get_by_text("No request was received.")).to_be_visible()
     page.get_by_text("Note a request").click()
     page.locator("#ticket-source").select_option("box")
     page.get_by_role("button", name="Note it").click()

@@ -16,7 +16,8 @@ export class ErasureView {
   }
 
   async show() {
-    this.tickets = h("div", {});
+    // The line stands where the answer will, so that nothing below it moves under a pointer when that comes.
+    this.tickets = h("div", {}, h("p", { class: "hint", text: "Asking for the requests …" }));
     this.said = h("div", { "aria-live": "polite" });
     const erases = this.#session.can("erase");
     refill(
