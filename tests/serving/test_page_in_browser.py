@@ -431,20 +431,29 @@ def test_a_browser_that_cannot_check_claims_nothing(enter: Enter, script: str, v
     expect(page.locator(".verdict .notice.good")).to_have_count(0)
 
 
-def test_what_is_to_be_pressed_stays_in_its_place_when_the_requests_arrive(enter: Enter) -> None:
+@pytest.mark.parametrize(
+    ("view", "late", "arrived", "pressed"),
+    [
+        ("erasure", "**/v1/tickets", "No request was received.", "Note a request"),
+        ("ledger", "**/v1/ledger/checkpoint", "Signing key", "Check it in this browser"),
+    ],
+)
+def test_what_is_to_be_pressed_stays_in_its_place_when_an_answer_comes(
+    enter: Enter, view: str, late: str, arrived: str, pressed: str
+) -> None:
     page = enter()
-    note = page.get_by_text("Note a request")
+    pressed_on = page.get_by_text(pressed)
     before: list[object] = []
 
     def measured(route: Route) -> None:
-        before.append(note.bounding_box())
+        before.append(pressed_on.bounding_box())
         route.continue_()
 
-    page.route("**/v1/tickets", measured)
-    show(page, "erasure")
-    expect(page.get_by_text("No request was received.")).to_be_visible()
+    page.route(late, measured)
+    show(page, view)
+    expect(page.get_by_text(arrived)).to_be_visible()
     assert before != [None]
-    assert before == [note.bounding_box()]
+    assert before == [pressed_on.bounding_box()]
 
 
 def test_a_source_is_forgotten_after_its_name_was_typed(enter: Enter, vault: Vault) -> None:

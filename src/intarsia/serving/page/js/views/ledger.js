@@ -56,9 +56,10 @@ export class LedgerView {
       h(
         "section",
         { class: "card", "aria-label": "The signed head" },
-        this.facts,
+        // The facts come last, since they arrive late: they move nothing that is to be pressed.
         h("div", { class: "submit" }, this.check),
         this.verdict,
+        this.facts,
       ),
       receiptCard(() => this.#head?.key.text ?? null),
       h(
@@ -90,9 +91,12 @@ export class LedgerView {
     this.#head = null; // the one of an earlier visit does not cover the newest entries
     try {
       ({ size: this.next } = await api.get("v1/ledger"));
-      await this.#page();
-      this.#head = await signedHead(api);
-      this.#showHead();
+      try {
+        this.#head = await signedHead(api);
+        this.#showHead();
+      } finally {
+        await this.#page(); // after the head, which would push their buttons down; and also where that does not hold
+      }
     } catch (error) {
       this.#fail(error);
     }
